@@ -1,0 +1,597 @@
+"""The vocabulary: every type that crosses a folder.
+
+Values are frozen dataclasses; behaviours are small protocols. Times are seconds:
+`*_at` is seconds since the epoch, durations are plain seconds. Every id is opaque and
+whole (design.md law 7).
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+Json = Mapping[str, Any]
+Platform = Literal["feishu", "dingtalk"]
+ChatKind = Literal["p2p", "group"]
+
+
+# ---------------------------------------------------------------- time
+
+
+class Clock(Protocol):
+    """Time as the program sees it; tests put a virtual one in its place."""
+
+    def time(self) -> float:
+        """Seconds since the epoch (wall clock; may jump)."""
+
+    def monotonic(self) -> float:
+        """Seconds on a clock that never goes back."""
+
+    async def sleep(self, seconds: float) -> None: ...
+
+    def timeout(self, seconds: float) -> AbstractAsyncContextManager[object]:
+        """Like asyncio.timeout, on this clock. Raises TimeoutError."""
+
+
+# ---------------------------------------------------------------- inbound
+
+
+@dataclass(frozen=True, slots=True)
+class Person:
+    """A verified sender. `also` holds further verified ids of the same person."""
+
+    id: str
+    name: str = ""
+    also: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class TextPart:
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class QuotePart:
+    """Text that the message quotes."""
+
+    text: str
+    author: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class UnreadablePart:
+    """Something that cannot be read yet. `kind` is one of: image, file, folder, audio,
+    video, sticker, card, forward, location, share, calendar, vote, todo, redpacket,
+    system, empty, quota, broken, unknown."""
+
+    kind: str
+    name: str = ""
+
+
+Part = TextPart | QuotePart | UnreadablePart
+
+
+@dataclass(frozen=True, slots=True)
+class InboundMessage:
+    """One message as the platform delivered it, decided in the adapter's parse.py alone.
+
+    `address` is the adapter's own JSON object: all it needs to answer in the right
+    place after a restart. The core stores it and hands it back, and never looks inside.
+    `ignored` is the reason why nobody asked us (not_mentioned, at_all,
+    identity_unknown, own_message, from_bot); empty when the message is for us.
+    """
+
+    bot: str
+    platform: Platform
+    message_id: str
+    chat: str
+    chat_kind: ChatKind
+    sender: Person
+    parts: tuple[Part, ...]
+    address: Json
+    topic: str = ""
+    mentions: tuple[Person, ...] = ()
+    sent_at: float = 0.0
+    ignored: str = ""
+
+    @property
+    def text(self) -> str:
+        """The words the person typed, parts joined by newlines."""
+        return "\n".join(p.text for p in self.parts if isinstance(p, TextPart)).strip()
+
+
+@dataclass(frozen=True, slots=True)
+class CardAction:
+    """A button was pressed. All ids come from the verified event, except `turn`, which
+    comes from the card and is checked against chat and operator by the core.
+    `action` is one of the Button actions."""
+
+    bot: str
+    platform: Platform
+    event_id: str
+    chat: str
+    operator: Person
+    action: str
+    turn: str
+
+
+@dataclass(frozen=True, slots=True)
+class ActionReply:
+    """What the person who pressed sees at once; an empty toast shows nothing."""
+
+    toast: str = ""
+    kind: Literal["info", "success", "warning", "error"] = "info"
+
+
+class Intake(Protocol):
+    """What an adapter hands its events to. Each method returns when the event is safe
+    on disk: that moment, and no earlier, is the moment to acknowledge. Raises
+    StoreError when it could not be made safe: then do not acknowledge."""
+
+    async def message(self, message: InboundMessage) -> None: ...
+
+    async def action(self, action: CardAction) -> ActionReply: ...
+
+    async def recalled(self, bot: str, chat: str, message_id: str) -> None: ...
+
+
+# ---------------------------------------------------------------- showing a reply
+
+
+@dataclass(frozen=True, slots=True)
+class Button:
+    """`action` is stop, retry, continue, like or dislike; `turn` says of which turn."""
+
+    action: str
+    label: str
+    turn: str
+
+
+SnapshotState = Literal[
+    "running", "answered", "failed", "stopped", "recalled", "refused", "continued"
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """Everything one card shows at one moment: the whole, never a delta (law 3).
+
+    `text` is the Markdown of this part so far. `reasoning` is folded; empty hides it.
+    `status` is the line shown while there is no text yet. `note` is one line under the
+    answer (an error, "stopped"). `footer` is small print. `summary` is the preview in
+    the chat list. `state` is `running` until the last snapshot; `continued` closes a
+    part whose text goes on in the next card. `people` are those to notify (mention).
+    """
+
+    text: str = ""
+    reasoning: str = ""
+    status: str = ""
+    note: str = ""
+    footer: str = ""
+    summary: str = ""
+    buttons: tuple[Button, ...] = ()
+    state: SnapshotState = "running"
+
+
+@dataclass(frozen=True, slots=True)
+class Handle:
+    """Where one part of a reply stands, as stored in the reply journal. A sink born
+    with a handle goes on with the same card. `key` is the idempotency key, at most 40
+    characters of [a-z0-9-], chosen before the first call and derived from the turn id,
+    so a repeated send is recognised. `sequence` is the last card sequence that may have
+    been used. `extra` is the adapter's own JSON."""
+
+    key: str
+    rung: str = ""
+    card_id: str = ""
+    message_id: str = ""
+    sequence: int = 0
+    extra: Json = field(default_factory=dict)
+
+
+Save = Callable[[Handle], Awaitable[None]]
+"""Commits a handle to the reply journal; returns when it is on disk."""
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """At most `limit` calls in any `seconds`."""
+
+    limit: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Charge:
+    """One platform call counted in `bucket` (an API name, a chat, a card)."""
+
+    bucket: str
+    windows: tuple[Window, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a sink can show now; may change when it steps down its ladder.
+
+    `pace`: least seconds between two shows. `max_bytes`: most UTF-8 bytes of `text` in
+    one part. `tables`: most Markdown tables in one part. `streams`: false when only
+    finish() shows anything. `whole_markdown`: true when every show must be complete
+    Markdown (open fences closed); false when shown text must stay a prefix of the next.
+    """
+
+    pace: float
+    max_bytes: int
+    tables: int = 3
+    streams: bool = True
+    whole_markdown: bool = False
+
+
+Step = Literal["open", "show", "finish"]
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """`delivered` only with proof (law 6): the provider's message or card id, or the
+    zero code of a call that returns none. `unconfirmed` when a send without a key may
+    or may not have arrived."""
+
+    state: Literal["delivered", "unconfirmed"]
+    proof: str = ""
+
+
+class ReplySink(Protocol):
+    """One part of one reply, born aimed at its place. Never sleeps, never retries by
+    itself except under the rules of the vendor's wire (token refresh, one reopen); it
+    walks down its own ladder when a rung is refused for good.
+
+    Raises of the BorderError family: RateLimited and Transient and Uncertain mean "call me again with
+    the newest snapshot"; TooBig means "cut the text and call me again"; any other error
+    means that the ladder is at its end.
+    """
+
+    @property
+    def limits(self) -> Limits: ...
+
+    @property
+    def handle(self) -> Handle: ...
+
+    def charges(self, step: Step) -> tuple[Charge, ...]:
+        """The calls that this step will make now."""
+
+    async def open(self, snapshot: Snapshot) -> None:
+        """Put the card up. Repeating it after an error is safe. Does nothing where the
+        rung shows only finished messages, or when the handle says it is open."""
+
+    async def show(self, snapshot: Snapshot) -> None:
+        """Show this snapshot; errors lose nothing, a later snapshot holds it all."""
+
+    async def finish(self, snapshot: Snapshot) -> Delivery:
+        """Show the last snapshot and close. Works on a reply that was never opened:
+        then it is one plain message. Repeating it after an error is safe."""
+
+
+class ChatPlatform(Protocol):
+    """One bot on one chat platform."""
+
+    @property
+    def bot(self) -> str: ...
+
+    @property
+    def platform(self) -> Platform: ...
+
+    @property
+    def status(self) -> LinkStatus: ...
+
+    async def run(self, intake: Intake) -> None:
+        """Receive until cancelled; loses its link and finds it again by itself."""
+
+    def sink(self, address: Json, handle: Handle, save: Save, attempt: int) -> ReplySink:
+        """A sink aimed at `address`. `attempt` (1, 2, …) is the run of the turn; card
+        sequences of a later attempt are above those of an earlier one."""
+
+    async def close(self) -> None: ...
+
+
+class Reactions(Protocol):
+    """Optional power: a mark on the person's own message. Best effort, never raises a
+    BorderError to the caller."""
+
+    async def react(self, address: Json, mark: Literal["seen", "done"]) -> str:
+        """Returns a token to take the mark back, or an empty string."""
+
+    async def unreact(self, address: Json, token: str) -> None: ...
+
+
+class People(Protocol):
+    """Optional power: names of people in a chat."""
+
+    async def name_of(self, address: Json, person: str) -> str:
+        """The person's display name, or an empty string; never raises a BorderError."""
+
+
+@dataclass(slots=True)
+class LinkStatus:
+    """How one long connection is doing; written by the link, read by health."""
+
+    name: str
+    connected: bool = False
+    cause: str = "starting"
+    since: float = 0.0
+    last_frame: float = 0.0
+    last_event: float = 0.0
+    connects: int = 0
+
+
+# ---------------------------------------------------------------- the model
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """One message to the model. `reasoning` is an assistant turn's earlier thinking,
+    sent back verbatim where the service wants it (reference/models.md 1.4)."""
+
+    role: Literal["system", "user", "assistant"]
+    text: str
+    reasoning: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ModelRequest:
+    """`prefix`: the last prompt is an assistant message to be continued."""
+
+    model: str
+    prompts: tuple[Prompt, ...]
+    thinking: bool = False
+    max_tokens: int | None = None
+    temperature: float | None = None
+    user: str = ""
+    stream: bool = True
+    prefix: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class TextDelta:
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReasoningDelta:
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens as the service billed them; `cached` is part of `prompt`, `reasoning` is
+    part of `completion`."""
+
+    prompt: int = 0
+    completion: int = 0
+    cached: int = 0
+    reasoning: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class UsageDelta:
+    usage: Usage
+    model: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class FinishDelta:
+    """The last delta of a whole answer. `reason`: stop, length, content_filter."""
+
+    reason: str
+
+
+Delta = TextDelta | ReasoningDelta | UsageDelta | FinishDelta
+
+
+class ChatModel(Protocol):
+    """A model service."""
+
+    def stream(self, request: ModelRequest) -> AsyncGenerator[Delta, None]:
+        """Deltas until FinishDelta. Closing the generator (or cancelling the task)
+        closes the socket at once. Raises of the BorderError family, with a note for the
+        person; a stream that ends without a finish raises Transient("…cut…")."""
+
+    async def close(self) -> None: ...
+
+
+# ---------------------------------------------------------------- turns
+
+
+TurnState = Literal["queued", "running", "answered", "failed", "stopped", "recalled", "refused"]
+TurnKind = Literal["chat", "command", "notice"]
+DeliveryState = Literal["open", "delivered", "unconfirmed", "undelivered"]
+
+
+@dataclass(frozen=True, slots=True)
+class NewTurn:
+    """A turn as accepted. `kind` chat runs the model in its lane; command and notice
+    bypass the lane and never reach the history. `notice` is what a notice says, as
+    "key" of bot.texts with `notice_args`. `replaces` is the turn that Regenerate
+    repeats."""
+
+    id: str
+    kind: TurnKind
+    bot: str
+    platform: Platform
+    chat: str
+    chat_kind: ChatKind
+    topic: str
+    conversation: str
+    lane: str
+    sender: Person
+    message_id: str
+    parts: tuple[Part, ...]
+    address: Json
+    lang: str
+    asked_at: float
+    notice: str = ""
+    notice_args: Json = field(default_factory=dict)
+    replaces: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How a turn ended, stored before the final update and again with its proof."""
+
+    state: TurnState
+    text: str = ""
+    reasoning: str = ""
+    note: str = ""
+    footer: str = ""
+    finish: str = ""
+    model: str = ""
+    usage: Usage = Usage()
+    cost: float = 0.0
+    error: str = ""
+    delivery: DeliveryState = "open"
+    proof: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One question and its answer, as stored. `no` is its place in the order of
+    arrival. `attempt` counts runs (0 before the first). `generation` is the part of
+    the conversation it belongs to, set when it starts. `checkpoint` is the text that
+    an earlier run had shown. `handles` are the reply journal's rows, by part. `ending`
+    is present once the outcome was decided, even when its delivery is unproven."""
+
+    new: NewTurn
+    no: int
+    state: TurnState = "queued"
+    attempt: int = 0
+    generation: int = 0
+    checkpoint: str = ""
+    handles: tuple[Handle, ...] = ()
+    ending: Ending | None = None
+
+    @property
+    def id(self) -> str:
+        return self.new.id
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something to be claimed. `key` is unique for ever: bot and message id for a
+    message, bot and event id for anything else. `turn` is None for an event that is
+    recorded but not answered, and `reason` then says why. `depth`: most turns waiting
+    or running in the lane; one more is refused."""
+
+    key: str
+    turn: NewTurn | None
+    reason: str = ""
+    depth: int = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """`fresh`: first time seen. `full`: the lane was full, so the stored turn is
+    `refused` and must be told so. `head`: the turn to run now because this accept took
+    an idle lane; None when a task of this process already owns the lane. `waiting`:
+    how many turns stand before this one."""
+
+    fresh: bool
+    turn: Turn | None = None
+    full: bool = False
+    head: Turn | None = None
+    waiting: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """One finished turn as history shows it to the model."""
+
+    turn: str
+    speaker: Person
+    question: tuple[Part, ...]
+    answer: str
+    reasoning: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Conversation:
+    """What is remembered of a conversation besides its turns. `choices` are settings
+    made in the chat: model, persona, reasoning, lang. `generation` grows by /new."""
+
+    key: str
+    generation: int = 0
+    choices: Json = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """A turn that begins to run: its row, its conversation and the turns finished
+    before this moment, oldest first."""
+
+    turn: Turn
+    conversation: Conversation
+    history: tuple[Exchange, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class UsageTotal:
+    turns: int = 0
+    usage: Usage = Usage()
+    cost: float = 0.0
+
+
+class TurnStore(Protocol):
+    """What is remembered. Every method returns after its commit. Raises StoreError."""
+
+    async def accept(self, event: Event) -> Accepted:
+        """Claim the event and its lane in one transaction (engine.md 4, accept)."""
+
+    async def start(self, turn_id: str, history: int) -> Started | None:
+        """queued → running, attempt + 1, with at most `history` exchanges; None when
+        the turn was stopped or recalled meanwhile."""
+
+    async def save_handle(self, turn_id: str, part: int, handle: Handle) -> None:
+        """Write one row of the reply journal."""
+
+    async def checkpoint(self, turn_id: str, text: str, reasoning: str) -> None:
+        """Keep the text so far, for a run that has to go on after a crash."""
+
+    async def decide(self, turn_id: str, ending: Ending) -> None:
+        """Store the outcome before the final update is sent."""
+
+    async def finish(self, turn_id: str, ending: Ending) -> Turn | None:
+        """Close turn and reply, write history, free the lane or return its next head
+        (engine.md 4, finish)."""
+
+    async def stop_waiting(
+        self, lane: str, sender: str | None, state: TurnState = "stopped"
+    ) -> tuple[Turn, ...]:
+        """End the queued turns of the lane (only this sender's unless None)."""
+
+    async def recover(self) -> tuple[Turn, ...]:
+        """At start: what an earlier process left, as the turns to run now: the head of
+        every lane, and every unfinished turn outside lanes."""
+
+    async def conversation(self, key: str) -> Conversation: ...
+
+    async def cut(self, key: str) -> int:
+        """/new: begin a new part; returns how many exchanges the old one had."""
+
+    async def choose(self, key: str, name: str, value: str) -> None:
+        """Set one of the conversation's choices; an empty value removes it."""
+
+    async def turn(self, turn_id: str) -> Turn | None: ...
+
+    async def turn_of(self, bot: str, message_id: str) -> Turn | None:
+        """The turn that this message asked."""
+
+    async def last_turn(self, conversation: str) -> Turn | None:
+        """The newest ended chat turn of the conversation's present part."""
+
+    async def usage(
+        self, *, since: float, conversation: str = "", sender: str = ""
+    ) -> UsageTotal: ...
+
+    async def prune(self, before: float) -> int:
+        """Forget event keys older than `before`, in small batches; returns how many."""
+
+    async def close(self) -> None: ...
