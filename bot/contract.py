@@ -162,7 +162,7 @@ class Snapshot:
     `status` is the line shown while there is no text yet. `note` is one line under the
     answer (an error, "stopped"). `footer` is small print. `summary` is the preview in
     the chat list. `state` is `running` until the last snapshot; `continued` closes a
-    part whose text goes on in the next card. `people` are those to notify (mention).
+    part whose text goes on in the next card.
     """
 
     text: str = ""
@@ -246,9 +246,9 @@ class ReplySink(Protocol):
     itself except under the rules of the vendor's wire (token refresh, one reopen); it
     walks down its own ladder when a rung is refused for good.
 
-    Raises of the BorderError family: RateLimited and Transient and Uncertain mean "call me again with
-    the newest snapshot"; TooBig means "cut the text and call me again"; any other error
-    means that the ladder is at its end.
+    Raises of the BorderError family: RateLimited, Transient and Uncertain mean "call me
+    again with the newest snapshot"; TooBig means "cut the text and call me again"; any
+    other error means that the ladder is at its end.
     """
 
     @property
