@@ -560,7 +560,8 @@ class TurnStore(Protocol):
 
     async def finish(self, turn_id: str, ending: Ending) -> Turn | None:
         """Close turn and reply, write history, free the lane or return its next head
-        (engine.md 4, finish)."""
+        (engine.md 4, finish). A turn that has ended already keeps its ending; its lane
+        still moves on."""
 
     async def stop_waiting(
         self, lane: str, sender: str | None, state: TurnState = "stopped"
@@ -584,8 +585,9 @@ class TurnStore(Protocol):
     async def turn_of(self, bot: str, message_id: str) -> Turn | None:
         """The turn that this message asked."""
 
-    async def last_turn(self, conversation: str) -> Turn | None:
-        """The newest ended chat turn of the conversation's present part."""
+    async def last_turn(self, conversation: str, sender: str = "") -> Turn | None:
+        """The newest ended chat turn of the conversation's present part, asked by
+        `sender` unless that is empty."""
 
     async def usage(
         self, *, since: float, conversation: str = "", sender: str = ""

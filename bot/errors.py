@@ -82,15 +82,23 @@ class PermissionDenied(BorderError):
 
 
 class RateLimited(BorderError):
-    """Too fast; nothing was done. `retry_after` is in seconds."""
+    """Too fast; nothing was done. `retry_after` is in seconds; `bucket` names the
+    charge that was refused (bot.contract.Charge), empty when it is not known."""
 
     note = "error.busy"
 
     def __init__(
-        self, cause: str = "", *, note: str = "", code: str = "", retry_after: float = 1.0
+        self,
+        cause: str = "",
+        *,
+        note: str = "",
+        code: str = "",
+        retry_after: float = 1.0,
+        bucket: str = "",
     ) -> None:
         super().__init__(cause, note=note, code=code)
         self.retry_after = retry_after
+        self.bucket = bucket
 
 
 class QuotaExhausted(BorderError):

@@ -1,0 +1,85 @@
+"""One lane per conversation and person: one turn at a time, in order (law 2).
+
+The order lives in the store; here lives only the task that works on a lane, and the
+switch that ends what runs in it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator
+
+from bot.contract import Turn, TurnState
+from bot.tasks import TaskSet
+
+
+class Running:
+    """A turn while it runs. `end` may be called from anywhere, more than once; the first
+    reason wins. `ended` holds the reason; `work` is the task that it cancels."""
+
+    def __init__(self, turn: Turn) -> None:
+        self.turn = turn
+        self.ended: TurnState | None = None
+        self.handed_over = False
+        self.work: asyncio.Task[None] | None = None
+
+    def end(self, reason: TurnState) -> None:
+        if self.ended is None and not self.handed_over:
+            self.ended = reason
+            self._cancel()
+
+    def hand_over(self) -> None:
+        """Shutdown: leave the turn as it is; the next process goes on with it."""
+        if self.ended is None:
+            self.handed_over = True
+            self._cancel()
+
+    def _cancel(self) -> None:
+        if self.work is not None:
+            self.work.cancel()
+
+
+Answer = Callable[[Running], Awaitable[Turn | None]]
+"""Answers one turn; returns the lane's next, or None when the lane is free."""
+
+
+class Lanes:
+    """The lanes that this process works on. A lane disappears when it is empty."""
+
+    def __init__(self, answer: Answer) -> None:
+        self._answer = answer
+        self._running: dict[str, Running] = {}
+        self._tasks = TaskSet()
+        self._closing = False
+
+    def __iter__(self) -> Iterator[Running]:
+        return iter(list(self._running.values()))
+
+    def __len__(self) -> int:
+        return len(self._running)
+
+    def run(self, head: Turn) -> None:
+        """Work on the lane from `head` on, until it is empty."""
+        self._tasks.spawn(self._work(head), name=f"lane {head.id[:8]}")
+
+    def find(self, turn_id: str) -> Running | None:
+        return self._running.get(turn_id)
+
+    async def _work(self, head: Turn) -> None:
+        turn: Turn | None = head
+        while turn is not None and not self._closing:
+            running = self._running[turn.id] = Running(turn)
+            try:
+                turn = await self._answer(running)
+            finally:
+                del self._running[running.turn.id]
+
+    async def drain(self, grace: float) -> None:
+        """Let running turns finish for `grace` seconds, then hand the rest over."""
+        self._closing = True
+        if await self._tasks.settle(grace):
+            return
+        for running in self:
+            running.hand_over()
+        if not await self._tasks.settle(5.0):
+            await self._tasks.cancel()

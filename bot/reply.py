@@ -1,0 +1,294 @@
+"""The growing reply of one turn and the loop that shows it.
+
+Snapshots, not deltas (law 3): the newest wins, one call is in flight per card, unchanged
+text is not sent. A text too long for one card goes on in the next part. Closing shows
+the whole text and is repeated until the platform has proven it or the time is up.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from bot.contract import Clock, Delivery, DeliveryState, ReplySink, Snapshot, Step
+from bot.errors import BorderError, RateLimited, TooBig, Transient, Uncertain
+from bot.markdown import Cutter, clean, complete, fit_tables, preview
+from bot.markdown import Part as Piece
+from bot.pace import Pacer, Priority
+
+log = logging.getLogger(__name__)
+
+FINAL_SECONDS = 60.0
+"""How long a final is retried in the lane (design.md 5)."""
+
+SMALLEST_PART = 1000
+"""Bytes below which a refusal for size is no longer answered by cutting."""
+
+RETRYABLE = (RateLimited, Transient, Uncertain)
+
+MakeSink = Callable[[int], ReplySink]
+
+
+@dataclass(slots=True)
+class _Part:
+    """One card of the reply. `done` is what finish() proved, for the snapshot `shown`."""
+
+    sink: ReplySink
+    shown: Snapshot | None = None
+    shown_at: float = float("-inf")
+    opened: bool = False
+    broken: bool = False
+    done: Delivery | None = None
+
+
+class Reply:
+    """One turn's reply. `running` is what a card shows besides the text while it grows
+    (status line, Stop button)."""
+
+    def __init__(
+        self,
+        make_sink: MakeSink,
+        pacer: Pacer,
+        clock: Clock,
+        running: Snapshot,
+        *,
+        show_reasoning: bool = False,
+        earlier_parts: int = 0,
+    ) -> None:
+        self._make_sink = make_sink
+        self._pacer = pacer
+        self._clock = clock
+        self._running = running
+        self._show_reasoning = show_reasoning
+        self._earlier_parts = earlier_parts
+        self._pieces: list[str] = []
+        self._thoughts: list[str] = []
+        self._parts = [_Part(make_sink(0))]
+        self._cutter = Cutter(self._parts[0].sink.limits.max_bytes)
+        self._tables: int | None = None
+        self._grown = asyncio.Event()
+        self._loop: asyncio.Task[None] | None = None
+        self._flight: asyncio.Task[object] | None = None
+
+    # ------------------------------------------------------------ growing
+
+    def add(self, text: str) -> None:
+        self._pieces.append(text)
+        self._grown.set()
+
+    def add_reasoning(self, text: str) -> None:
+        self._thoughts.append(text)
+        if self._show_reasoning:
+            self._grown.set()
+
+    @property
+    def text(self) -> str:
+        """The model's text so far, whole."""
+        if len(self._pieces) > 1:
+            self._pieces = ["".join(self._pieces)]
+        return self._pieces[0] if self._pieces else ""
+
+    @property
+    def reasoning(self) -> str:
+        if len(self._thoughts) > 1:
+            self._thoughts = ["".join(self._thoughts)]
+        return self._thoughts[0] if self._thoughts else ""
+
+    # ------------------------------------------------------------ showing
+
+    def start(self) -> None:
+        """Put the card up now and show the text as it grows, until close()."""
+        self._loop = asyncio.create_task(self._show_loop(), name="show")
+
+    async def _show_loop(self) -> None:
+        await self._open(self._parts[0], self._snapshot(0, self._cut()))
+        while True:
+            await self._grown.wait()
+            self._grown.clear()
+            await self._show_newest()
+
+    async def _show_newest(self) -> None:
+        pieces = self._cut()
+        last = len(pieces) - 1
+        for index in range(len(self._parts) - 1, last):
+            await self._seal(index, pieces)
+            await self._open(self._part(index + 1), self._snapshot(index + 1, pieces))
+        part = self._part(last)
+        if part.broken or not part.sink.limits.streams:
+            return
+        await self._wait_for_pace(part)
+        snapshot = self._snapshot(last, self._cut())
+        if snapshot != part.shown:
+            await self._show(part, last, snapshot)
+
+    async def _show(self, part: _Part, index: int, snapshot: Snapshot) -> None:
+        first = part.shown is None or not part.shown.text
+        priority = Priority.FIRST if first else Priority.UPDATE
+        try:
+            await self._call(part, "show", snapshot, priority)
+        except TooBig as error:
+            self._learn(index, error, part)
+            self._grown.set()
+        except RETRYABLE as error:
+            log.debug("update put off: %s", error)
+            part.shown_at = self._clock.monotonic()
+            self._grown.set()
+        except BorderError as error:
+            log.warning("updates given up, the final will tell: %s", error)
+            part.broken = True
+        else:
+            part.shown, part.shown_at = snapshot, self._clock.monotonic()
+
+    async def _wait_for_pace(self, part: _Part) -> None:
+        wait = part.shown_at + part.sink.limits.pace - self._clock.monotonic()
+        if wait > 0:
+            await self._clock.sleep(wait)
+
+    async def _open(self, part: _Part, snapshot: Snapshot) -> None:
+        """Until it is open, or the ladder says that it cannot be."""
+        delay = 0.25
+        while not part.opened:
+            try:
+                await self._call(part, "open", snapshot, Priority.FIRST)
+            except RETRYABLE as error:
+                log.info("opening put off: %s", error)
+                await self._clock.sleep(delay)
+                delay = min(delay * 2, 5.0)
+            except BorderError as error:
+                log.warning("card cannot be opened: %s", error)
+                part.broken = True
+                return
+            else:
+                part.opened = True
+                part.shown = replace(snapshot, text="")
+
+    async def _seal(self, index: int, pieces: list[Piece]) -> None:
+        """Close a part whose text goes on in the next one; close() repeats what fails."""
+        try:
+            await self._finish(index, self._snapshot(index, pieces))
+        except BorderError as error:
+            log.info("part %d is sealed later: %s", index, error)
+
+    async def _call(
+        self, part: _Part, step: Step, snapshot: Snapshot, priority: Priority
+    ) -> object:
+        """One granted call. When the caller is cancelled the call goes on: a request on
+        the wire cannot be taken back, and close() waits for it."""
+        charges = part.sink.charges(step)
+        await self._pacer.grant(charges, priority, part.shown_at)
+        method = {"open": part.sink.open, "show": part.sink.show, "finish": part.sink.finish}[step]
+        self._flight = asyncio.ensure_future(method(snapshot))
+        try:
+            return await asyncio.shield(self._flight)
+        except RateLimited as error:
+            bucket = error.bucket or (charges[-1].bucket if charges else "")
+            if bucket:
+                self._pacer.refused(bucket, error.retry_after)
+            raise
+
+    # ------------------------------------------------------------ parts
+
+    def _cut(self) -> list[Piece]:
+        return self._cutter.parts(clean(self.text))
+
+    def _part(self, index: int) -> _Part:
+        while len(self._parts) <= index:
+            self._parts.append(_Part(self._make_sink(len(self._parts))))
+        return self._parts[index]
+
+    def _snapshot(self, index: int, pieces: list[Piece], final: Snapshot | None = None) -> Snapshot:
+        """What part `index` shows now; `final` is the closing of the whole reply."""
+        limits = self._part(index).sink.limits
+        last = index >= len(pieces) - 1
+        text = self._visible(pieces[index]) if index < len(pieces) else ""
+        base = (final or self._running) if last else Snapshot(state="continued")
+        if limits.whole_markdown or base.state != "running":
+            text = complete(text)
+        tables = limits.tables if self._tables is None else self._tables
+        thoughts = clean(self.reasoning) if self._show_reasoning and index == 0 else ""
+        return replace(
+            base,
+            text=fit_tables(text, tables),
+            reasoning=thoughts,
+            status="" if text else base.status,
+            summary=preview(text) or base.summary or base.note or base.status,
+        )
+
+    def _visible(self, piece: Piece) -> str:
+        whole = clean(self.text)
+        return f"{piece.opening}{whole[piece.start : piece.end]}{piece.closing}"
+
+    def _learn(self, index: int, error: TooBig, part: _Part) -> None:
+        """The platform refused the size: show less in one card from now on."""
+        limits = part.sink.limits
+        keep = limits.tables if self._tables is None else self._tables
+        if error.what == "tables" and keep > 0:
+            self._tables = keep - 1
+            return
+        size = self._cutter.size_of(index) // 2
+        if size < SMALLEST_PART:
+            raise error
+        self._cutter.shrink(index, size)
+
+    # ------------------------------------------------------------ closing
+
+    async def close(self, final: Snapshot) -> Delivery | None:
+        """Show the whole text with `final`'s state, note, footer and buttons, and close
+        every part. Returns the proof, or None when it could not be delivered in time."""
+        await self._stop_showing()
+        deadline = self._clock.monotonic() + FINAL_SECONDS
+        delay = 0.5
+        while True:
+            try:
+                return await self._finish_all(final)
+            except RETRYABLE as error:
+                wait = error.retry_after if isinstance(error, RateLimited) else delay
+                delay = min(delay * 2, 8.0)
+                log.info("final put off %.1f s: %s", wait, error)
+                if self._clock.monotonic() + wait > deadline:
+                    return None
+                await self._clock.sleep(wait)
+            except BorderError as error:
+                log.error("final cannot be delivered: %s", error)
+                return None
+
+    async def _stop_showing(self) -> None:
+        if self._loop is not None:
+            self._loop.cancel()
+            await asyncio.gather(self._loop, return_exceptions=True)
+        if self._flight is not None:
+            await asyncio.wait({self._flight})
+
+    async def _finish_all(self, final: Snapshot) -> Delivery:
+        index = 0
+        while index < len(pieces := self._cut()) or index == 0:
+            try:
+                await self._finish(index, self._snapshot(index, pieces, final))
+            except TooBig as error:
+                self._learn(index, error, self._parts[index])
+                continue
+            index += 1
+        await self._supersede(index, final)
+        return self._proof(index)
+
+    async def _finish(self, index: int, snapshot: Snapshot) -> None:
+        part = self._part(index)
+        if part.done is not None and part.shown == snapshot:
+            return
+        done = await self._call(part, "finish", snapshot, Priority.FINAL)
+        assert isinstance(done, Delivery)
+        part.done, part.shown, part.opened = done, snapshot, True
+
+    async def _supersede(self, used: int, final: Snapshot) -> None:
+        """Close cards that an earlier run, or a text since cut otherwise, left open."""
+        for index in range(used, max(self._earlier_parts, len(self._parts))):
+            await self._finish(index, replace(final, text="", buttons=(), footer=""))
+
+    def _proof(self, used: int) -> Delivery:
+        done = [part.done for part in self._parts[:used] if part.done is not None]
+        state: DeliveryState = "delivered"
+        if any(delivery.state == "unconfirmed" for delivery in done):
+            return Delivery("unconfirmed", " ".join(d.proof for d in done))
+        return Delivery(state, " ".join(d.proof for d in done))

@@ -1,0 +1,342 @@
+"""queqiao.toml and the environment, read into frozen values.
+
+Every complaint is collected and told at once, with the key's name and what to do.
+Environment variables win over the file; a value `env:NAME` in the file is read from the
+environment, so that secrets need not stand in it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal
+
+from bot.errors import SettingsError
+from bot.settings_file import Problems, read_file, read_table
+
+Transport = Literal["native", "sdk"]
+
+
+def key(
+    what: str, *, secret: bool = False, default: Any = ..., choices: tuple[str, ...] = ()
+) -> Any:
+    """A setting: what it is for, and whether it must never be printed."""
+    metadata = {"what": what, "secret": secret, "choices": choices}
+    if default is ...:
+        return field(metadata=metadata, repr=not secret)
+    return field(default=default, metadata=metadata, repr=not secret)
+
+
+@dataclass(frozen=True, slots=True)
+class FeishuBot:
+    """One Feishu or Lark app."""
+
+    app_id: str = key("App ID (cli_…)")
+    app_secret: str = key("App Secret", secret=True)
+    name: str = key("the bot's name in this program", default="feishu")
+    base_url: str = key("https://open.larksuite.com for Lark", default="https://open.feishu.cn")
+    transport: Transport = key("native or sdk", default="native", choices=("native", "sdk"))
+    pace: float = key("least seconds between two updates of a card", default=0.3)
+    platform: Literal["feishu"] = key("feishu", default="feishu", choices=("feishu",))
+
+
+@dataclass(frozen=True, slots=True)
+class DingTalkBot:
+    """One DingTalk app."""
+
+    client_id: str = key("Client ID (AppKey)")
+    client_secret: str = key("Client Secret (AppSecret)", secret=True)
+    name: str = key("the bot's name in this program", default="dingtalk")
+    base_url: str = key("new API", default="https://api.dingtalk.com")
+    oapi_base_url: str = key("old API", default="https://oapi.dingtalk.com")
+    card_template_id: str = key("your AI card template, ends with .schema", default="")
+    card_content_key: str = key("the template's streaming variable", default="content")
+    card_state_key: str = key("the template's state variable, if it has one", default="")
+    public_template: bool = key("use DingTalk's public AI card", default=False)
+    receipts: bool = key("mark messages with an emotion (two API calls each)", default=False)
+    transport: Transport = key("native or sdk", default="native", choices=("native", "sdk"))
+    pace: float = key("least seconds between two updates of a card", default=1.0)
+    platform: Literal["dingtalk"] = key("dingtalk", default="dingtalk", choices=("dingtalk",))
+
+
+BotSettings = FeishuBot | DingTalkBot
+KINDS: dict[str, type[FeishuBot] | type[DingTalkBot]] = {
+    "feishu": FeishuBot,
+    "dingtalk": DingTalkBot,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ModelService:
+    """The model service and what may be chosen of it."""
+
+    api_key: str = key("API key", secret=True)
+    base_url: str = key("the service's address", default="https://api.deepseek.com")
+    model: str = key("the default model", default="deepseek-flash")
+    models: tuple[str, ...] = key(
+        "what /model offers", default=("deepseek-flash", "deepseek-v4-pro")
+    )
+    max_tokens: int = key("longest answer in tokens", default=8192)
+    stream: bool = key("stream the answer", default=True)
+    first_data: float = key("seconds to wait for the first data", default=600.0)
+    silence: float = key("seconds of silence that end an answer", default=120.0)
+    whole: float = key("seconds for a whole answer", default=1800.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Chat:
+    """How the bot behaves in a chat."""
+
+    memory: str = key(
+        "chat: a group shares one memory; person: one for each person",
+        default="chat",
+        choices=("chat", "person"),
+    )
+    lane: str = key(
+        "person: one person's messages in order; chat: the whole chat's in order",
+        default="person",
+        choices=("person", "chat"),
+    )
+    depth: int = key("most questions waiting in one lane", default=20)
+    history_turns: int = key("most exchanges given to the model", default=200)
+    history_tokens: int = key("most tokens of history given to the model", default=64_000)
+    message_chars: int = key("longest message taken", default=60_000)
+    language: str = key("zh, en or auto", default="auto", choices=("zh", "en", "auto"))
+    persona: str = key("the default persona", default="assistant")
+    reasoning: str = key(
+        "off, hidden or folded", default="off", choices=("off", "hidden", "folded")
+    )
+    footer: bool = key("small print under an answer: model, time, tokens, cost", default=False)
+    grace: float = key("seconds that running answers get at shutdown", default=10.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Persona:
+    name: str = key("what /persona calls it")
+    text: str = key("the system text")
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Everything that `queqiao run` needs."""
+
+    bots: tuple[BotSettings, ...]
+    model: ModelService
+    chat: Chat = Chat()
+    personas: tuple[Persona, ...] = ()
+    admins: frozenset[str] = frozenset()
+    data: Path = Path("data")
+    database_url: str = ""
+    http: tuple[str, int] = ("127.0.0.1", 8080)
+    log: str = "INFO"
+
+
+LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
+
+ENVIRONMENT: dict[str, tuple[str, str]] = {
+    "FEISHU_APP_ID": ("feishu", "app_id"),
+    "FEISHU_APP_SECRET": ("feishu", "app_secret"),
+    "FEISHU_BASE_URL": ("feishu", "base_url"),
+    "FEISHU_TRANSPORT": ("feishu", "transport"),
+    "DINGTALK_CLIENT_ID": ("dingtalk", "client_id"),
+    "DINGTALK_CLIENT_SECRET": ("dingtalk", "client_secret"),
+    "DINGTALK_BASE_URL": ("dingtalk", "base_url"),
+    "DINGTALK_OAPI_BASE_URL": ("dingtalk", "oapi_base_url"),
+    "DINGTALK_CARD_TEMPLATE_ID": ("dingtalk", "card_template_id"),
+    "DINGTALK_TRANSPORT": ("dingtalk", "transport"),
+    "DEEPSEEK_API_KEY": ("model", "api_key"),
+    "DEEPSEEK_BASE_URL": ("model", "base_url"),
+    "DEEPSEEK_MODEL": ("model", "model"),
+    "QUEQIAO_ADMINS": ("", "admins"),
+    "QUEQIAO_DATA": ("", "data"),
+    "QUEQIAO_DATABASE_URL": ("", "database_url"),
+    "QUEQIAO_HTTP": ("", "http"),
+    "QUEQIAO_LOG": ("", "log"),
+}
+"""Which environment variable sets which key of which table."""
+
+TOP_KEYS = ("bots", "model", "chat", "personas", "admins", "data", "database_url", "http", "log")
+
+
+def load(environ: Mapping[str, str] | None = None, file: Path | None = None) -> Settings:
+    """Read the file (`file`, else QUEQIAO_CONFIG, else ./queqiao.toml when it exists)
+    and the environment. Raises SettingsError with every problem found."""
+    environ = os.environ if environ is None else environ
+    problems = Problems()
+    raw = read_file(_which_file(environ, file, problems), environ, problems)
+    settings = _build(raw, environ, problems)
+    if problems.lines or settings is None:
+        raise SettingsError(problems.lines)
+    return settings
+
+
+def _which_file(environ: Mapping[str, str], file: Path | None, problems: Problems) -> Path | None:
+    named = file or (Path(environ["QUEQIAO_CONFIG"]) if environ.get("QUEQIAO_CONFIG") else None)
+    if named is None:
+        usual = Path("queqiao.toml")
+        return usual if usual.is_file() else None
+    if not named.is_file():
+        problems.add(str(named), "找不到这个设置文件", "there is no such settings file")
+        return None
+    return named
+
+
+def _build(raw: dict[str, Any], environ: Mapping[str, str], problems: Problems) -> Settings | None:
+    problems.unknown_keys(raw, TOP_KEYS, "")
+    overrides = _environment(environ)
+    bots = _bots(raw.get("bots", []), overrides, problems)
+    model = read_table(
+        ModelService, {**_table(raw, "model", problems), **overrides["model"]}, "model", problems
+    )
+    chat = read_table(Chat, _table(raw, "chat", problems), "chat", problems)
+    personas = [
+        read_table(Persona, entry, f"personas[{i}]", problems)
+        for i, entry in enumerate(_list(raw, "personas", problems))
+    ]
+    top = {**raw, **overrides[""]}
+    admins = _admins(top.get("admins", []), problems)
+    http = _address(top.get("http", "127.0.0.1:8080"), problems)
+    log = _level(top.get("log", "INFO"), problems)
+    if problems.lines or model is None or chat is None:
+        return None
+    return Settings(
+        bots=tuple(bots),
+        model=model,
+        chat=chat,
+        personas=tuple(p for p in personas if p is not None),
+        admins=admins,
+        data=Path(str(top.get("data", "data"))),
+        database_url=str(top.get("database_url", "")),
+        http=http,
+        log=log,
+    )
+
+
+def _environment(environ: Mapping[str, str]) -> dict[str, dict[str, str]]:
+    tables: dict[str, dict[str, str]] = {"": {}, "feishu": {}, "dingtalk": {}, "model": {}}
+    for name, (table, name_in_table) in ENVIRONMENT.items():
+        value = environ.get(name, "").strip()
+        if value:
+            tables[table][name_in_table] = value
+    dingtalk = tables["dingtalk"]
+    if "base_url" in dingtalk:
+        dingtalk.setdefault("oapi_base_url", dingtalk["base_url"])
+    return tables
+
+
+def _table(raw: dict[str, Any], name: str, problems: Problems) -> dict[str, Any]:
+    value = raw.get(name, {})
+    if isinstance(value, dict):
+        return value
+    problems.add(name, f"应写成 [{name}] 一节", f"must be a table, [{name}]")
+    return {}
+
+
+def _list(raw: dict[str, Any], name: str, problems: Problems) -> list[Any]:
+    value = raw.get(name, [])
+    if isinstance(value, list) and all(isinstance(entry, dict) for entry in value):
+        return value
+    problems.add(name, f"应写成 [[{name}]] 的列表", f"must be a list of tables, [[{name}]]")
+    return []
+
+
+def _bots(
+    entries: Any, overrides: dict[str, dict[str, str]], problems: Problems
+) -> list[BotSettings]:
+    """The file's [[bots]]; the environment's bot of a platform replaces values of the
+    file's bot of that name, or stands beside the others."""
+    bots: list[BotSettings] = []
+    from_environment = {platform: overrides[platform] for platform in KINDS if overrides[platform]}
+    listed = _list({"bots": entries}, "bots", problems)
+    for i, entry in enumerate(listed):
+        platform = str(entry.get("platform", ""))
+        if platform not in KINDS:
+            problems.add(
+                f"bots[{i}].platform", "应为 feishu 或 dingtalk", "must be feishu or dingtalk"
+            )
+            continue
+        if entry.get("name", platform) == platform:
+            entry = {**entry, **from_environment.pop(platform, {})}
+        _append(bots, read_table(KINDS[platform], entry, f"bots[{i}]", problems))
+    for platform, values in from_environment.items():
+        _append(bots, read_table(KINDS[platform], values, platform, problems))
+    _check_bots(bots, bool(listed) or any(overrides[p] for p in KINDS), problems)
+    return bots
+
+
+def _append(bots: list[BotSettings], bot: BotSettings | None) -> None:
+    if bot is not None:
+        bots.append(bot)
+
+
+def _check_bots(bots: list[BotSettings], tried: bool, problems: Problems) -> None:
+    if not bots and not tried:
+        problems.add(
+            "FEISHU_APP_ID, DINGTALK_CLIENT_ID",
+            "至少要设置一个平台：飞书 (FEISHU_APP_ID 和 FEISHU_APP_SECRET) "
+            "或钉钉 (DINGTALK_CLIENT_ID 和 DINGTALK_CLIENT_SECRET)",
+            "set at least one platform: Feishu (FEISHU_APP_ID and FEISHU_APP_SECRET) "
+            "or DingTalk (DINGTALK_CLIENT_ID and DINGTALK_CLIENT_SECRET)",
+        )
+    names = [bot.name for bot in bots]
+    for name in sorted({n for n in names if names.count(n) > 1}):
+        problems.add(
+            "bots.name",
+            f"有两个机器人都叫 {name}，请各取一个名字",
+            f"two bots are called {name}; give each its own name",
+        )
+
+
+def _admins(value: Any, problems: Problems) -> frozenset[str]:
+    entries = value.split(",") if isinstance(value, str) else value
+    if not isinstance(entries, list) or not all(isinstance(e, str) for e in entries):
+        problems.add("QUEQIAO_ADMINS", "应为逗号分隔的列表", "must be a list, separated by commas")
+        return frozenset()
+    admins = [entry.strip() for entry in entries if entry.strip()]
+    for admin in admins:
+        platform, _, person = admin.partition(":")
+        if platform not in ("feishu", "dingtalk") or not person:
+            problems.add(
+                "QUEQIAO_ADMINS",
+                f"“{admin}”应写成 feishu:ou_… 或 dingtalk:工号；在聊天里发 /whoami 可以看到",
+                f'"{admin}" must look like feishu:ou_… or dingtalk:staffId; '
+                "send /whoami in a chat to see yours",
+            )
+    return frozenset(admins)
+
+
+def _address(value: Any, problems: Problems) -> tuple[str, int]:
+    host, _, port = str(value).rpartition(":")
+    if host and port.isdigit() and int(port) < 65536:
+        return host.strip("[]"), int(port)
+    problems.add(
+        "QUEQIAO_HTTP",
+        f"“{value}”应写成 地址:端口，例如 127.0.0.1:8080",
+        f'"{value}" must look like host:port, for example 127.0.0.1:8080',
+    )
+    return "127.0.0.1", 8080
+
+
+def _level(value: Any, problems: Problems) -> str:
+    level = str(value).upper()
+    if level in LOG_LEVELS:
+        return level
+    problems.add(
+        "QUEQIAO_LOG",
+        f"“{value}”应为 {'、'.join(LOG_LEVELS)} 之一",
+        f'"{value}" must be one of {", ".join(LOG_LEVELS)}',
+    )
+    return "INFO"
+
+
+def secrets_of(settings: Settings) -> tuple[str, ...]:
+    """Every secret value, for redaction."""
+    holders: list[Any] = [*settings.bots, settings.model]
+    return tuple(
+        str(getattr(holder, entry.name))
+        for holder in holders
+        for entry in fields(holder)
+        if entry.metadata.get("secret") and getattr(holder, entry.name)
+    )

@@ -1,0 +1,67 @@
+"""The few lines that asyncio lacks: a step that runs to its end although cancelled, and
+a set of tasks that nobody forgets."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+log = logging.getLogger(__name__)
+
+
+async def to_the_end(step: Coroutine[Any, Any, T]) -> T:
+    """Run `step` to its end even when the caller is cancelled meanwhile; the
+    cancellation is raised afterwards. A second cancellation waits as well (law 5)."""
+    task = asyncio.ensure_future(step)
+    cancelled: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.shield(task)
+        except asyncio.CancelledError as error:
+            if task.cancelled():
+                raise
+            cancelled = error
+        except Exception:
+            break
+    if cancelled is not None:
+        if not task.cancelled() and task.exception() is not None:
+            log.error("closing step failed", exc_info=task.exception())
+        raise cancelled
+    return task.result()
+
+
+class TaskSet:
+    """Background tasks: held, logged when they fail, awaited at the end."""
+
+    def __init__(self) -> None:
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    def __len__(self) -> int:
+        return len(self._tasks)
+
+    def spawn(self, work: Coroutine[Any, Any, Any], name: str = "") -> asyncio.Task[Any]:
+        task = asyncio.create_task(work, name=name or None)
+        self._tasks.add(task)
+        task.add_done_callback(self._over)
+        return task
+
+    def _over(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            log.error("task %s failed", task.get_name(), exc_info=task.exception())
+
+    async def settle(self, seconds: float) -> bool:
+        """Wait until all are done, at most `seconds`; True when none is left."""
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=seconds)
+        return not self._tasks
+
+    async def cancel(self) -> None:
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

@@ -1,0 +1,38 @@
+"""Every sentence a person can see, in Chinese and English.
+
+A key names a sentence; `say` fills it in. The two tables have the same keys and the same
+blanks, and a test holds them to it.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from bot.texts.en import SENTENCES as EN
+from bot.texts.zh import SENTENCES as ZH
+
+Lang = Literal["zh", "en"]
+
+TABLES = {"zh": ZH, "en": EN}
+
+
+def say(key: str, lang: str, /, **blanks: object) -> str:
+    """The sentence `key` in `lang`; any language but `en` gives Chinese."""
+    return TABLES.get(lang, ZH)[key].format(**blanks)
+
+
+def both(key: str, /, **blanks: object) -> str:
+    """Chinese and English on two lines, for people whose language is unknown."""
+    return f"{say(key, 'zh', **blanks)}\n{say(key, 'en', **blanks)}"
+
+
+def knows(key: str) -> bool:
+    return key in ZH
+
+
+def language_of(text: str, otherwise: str) -> str:
+    """`zh` when the text has a Chinese character, `en` when it has letters of the Latin
+    alphabet only, else `otherwise`."""
+    if any("\u4e00" <= c <= "\u9fff" or "\u3400" <= c <= "\u4dbf" for c in text):
+        return "zh"
+    return "en" if any(c.isascii() and c.isalpha() for c in text) else otherwise
