@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 Json = Mapping[str, Any]
 Platform = Literal["feishu", "dingtalk"]
@@ -73,6 +73,11 @@ class UnreadablePart:
 Part = TextPart | QuotePart | UnreadablePart
 
 
+def words_of(parts: tuple[Part, ...]) -> str:
+    """The words the person typed, parts joined by newlines."""
+    return "\n".join(part.text for part in parts if isinstance(part, TextPart)).strip()
+
+
 @dataclass(frozen=True, slots=True)
 class InboundMessage:
     """One message as the platform delivered it, decided in the adapter's parse.py alone.
@@ -98,8 +103,7 @@ class InboundMessage:
 
     @property
     def text(self) -> str:
-        """The words the person typed, parts joined by newlines."""
-        return "\n".join(p.text for p in self.parts if isinstance(p, TextPart)).strip()
+        return words_of(self.parts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -294,6 +298,7 @@ class ChatPlatform(Protocol):
     async def close(self) -> None: ...
 
 
+@runtime_checkable
 class Reactions(Protocol):
     """Optional power: a mark on the person's own message. Best effort, never raises a
     BorderError to the caller."""
@@ -304,6 +309,7 @@ class Reactions(Protocol):
     async def unreact(self, address: Json, token: str) -> None: ...
 
 
+@runtime_checkable
 class People(Protocol):
     """Optional power: names of people in a chat."""
 
@@ -567,6 +573,9 @@ class TurnStore(Protocol):
         self, lane: str, sender: str | None, state: TurnState = "stopped"
     ) -> tuple[Turn, ...]:
         """End the queued turns of the lane (only this sender's unless None)."""
+
+    async def withdraw(self, turn_id: str, state: TurnState) -> bool:
+        """End this turn if it is still queued; False when it runs or has ended."""
 
     async def recover(self) -> tuple[Turn, ...]:
         """At start: what an earlier process left, as the turns to run now: the head of
