@@ -15,24 +15,27 @@ from bot.tasks import TaskSet
 
 class Running:
     """A turn while it runs. `end` may be called from anywhere, more than once; the first
-    reason wins. `ended` holds the reason; `work` is the task that it cancels."""
+    reason wins. `ended` holds the reason; `work` is the task that it cancels. `leaving`:
+    this process shuts down, and the next one goes on with what is unfinished; `hurry`
+    then cuts waiting short."""
 
     def __init__(self, turn: Turn) -> None:
         self.turn = turn
         self.ended: TurnState | None = None
-        self.handed_over = False
+        self.leaving = False
         self.work: asyncio.Task[None] | None = None
+        self.hurry: Callable[[], None] | None = None
 
     def end(self, reason: TurnState) -> None:
-        if self.ended is None and not self.handed_over:
+        if self.ended is None and not self.leaving:
             self.ended = reason
             self._cancel()
 
     def hand_over(self) -> None:
-        """Shutdown: leave the turn as it is; the next process goes on with it."""
-        if self.ended is None:
-            self.handed_over = True
-            self._cancel()
+        self.leaving = True
+        self._cancel()
+        if self.hurry is not None:
+            self.hurry()
 
     def _cancel(self) -> None:
         if self.work is not None:

@@ -12,7 +12,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from bot.contract import Clock, Delivery, DeliveryState, ReplySink, Snapshot, Step
+from bot.contract import Clock, Delivery, ReplySink, Snapshot, Step
 from bot.errors import BorderError, RateLimited, TooBig, Transient, Uncertain
 from bot.markdown import Cutter, clean, complete, fit_tables, preview
 from bot.markdown import Part as Piece
@@ -71,6 +71,7 @@ class Reply:
         self._grown = asyncio.Event()
         self._loop: asyncio.Task[None] | None = None
         self._flight: asyncio.Task[object] | None = None
+        self._hurried = asyncio.Event()
 
     # ------------------------------------------------------------ growing
 
@@ -247,17 +248,36 @@ class Reply:
                 wait = error.retry_after if isinstance(error, RateLimited) else delay
                 delay = min(delay * 2, 8.0)
                 log.info("final put off %.1f s: %s", wait, error)
-                if self._clock.monotonic() + wait > deadline:
+                if self._hurried.is_set() or self._clock.monotonic() + wait > deadline:
                     return None
-                await self._clock.sleep(wait)
+                await self._pause(wait)
             except BorderError as error:
                 log.error("final cannot be delivered: %s", error)
                 return None
 
+    def hurry(self) -> None:
+        """Shutdown: try what is being tried to its end, and nothing after it."""
+        self._hurried.set()
+
+    async def leave(self) -> None:
+        """Stop showing and leave the card open for the next process."""
+        await self._stop_showing()
+
+    async def _pause(self, seconds: float) -> None:
+        hurried = asyncio.ensure_future(self._hurried.wait())
+        slept = asyncio.ensure_future(self._clock.sleep(seconds))
+        try:
+            await asyncio.wait({hurried, slept}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            hurried.cancel()
+            slept.cancel()
+
     async def _stop_showing(self) -> None:
         if self._loop is not None:
             self._loop.cancel()
-            await asyncio.gather(self._loop, return_exceptions=True)
+            await asyncio.wait({self._loop})
+            if not self._loop.cancelled() and self._loop.exception() is not None:
+                log.error("show loop broke", exc_info=self._loop.exception())
         if self._flight is not None:
             await asyncio.wait({self._flight})
 
@@ -288,7 +308,6 @@ class Reply:
 
     def _proof(self, used: int) -> Delivery:
         done = [part.done for part in self._parts[:used] if part.done is not None]
-        state: DeliveryState = "delivered"
-        if any(delivery.state == "unconfirmed" for delivery in done):
-            return Delivery("unconfirmed", " ".join(d.proof for d in done))
-        return Delivery(state, " ".join(d.proof for d in done))
+        proven = all(delivery.state == "delivered" for delivery in done)
+        proof = " ".join(delivery.proof for delivery in done)
+        return Delivery("delivered" if proven else "unconfirmed", proof)

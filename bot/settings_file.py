@@ -140,10 +140,18 @@ def _text(value: Any, name: str, problems: Problems) -> str:
         problems.add(name, "应为文字，请加引号", "must be text in quotes")
         return ""
     text = value.strip()
-    if name.endswith("base_url") and not re.match(r"https?://[^/\s]+/?$", text):
+    if name.endswith("base_url"):
+        _address(text, name, problems)
+    return text.rstrip("/") if name.endswith("base_url") else text
+
+
+def _address(text: str, name: str, problems: Problems) -> None:
+    """A platform's base has no path; a model service's may have one (…/v1)."""
+    path = r"(/\S*)?" if name.startswith("model.") else "/?"
+    if not re.match(rf"https?://[^/\s]+{path}$", text):
         problems.add(
             name,
-            "应为 http(s):// 开头、不带路径的地址",
-            "must be an address that starts with http(s):// and has no path",
+            "应为 http(s):// 开头的地址" + ("" if path != "/?" else "，不带路径"),
+            "must be an address that starts with http(s)://"
+            + ("" if path != "/?" else " and has no path"),
         )
-    return text.rstrip("/") if name.endswith("base_url") else text

@@ -10,6 +10,7 @@ from bot.commands.read import Command
 from bot.contract import ChatPlatform, Clock, Conversation, NewTurn, TurnStore
 from bot.lanes import Lanes
 from bot.personas import Personas
+from bot.receipts import Receipts
 from bot.settings import Chat, ModelService
 from bot.texts import say
 
@@ -23,6 +24,7 @@ class Desk:
     platforms: Mapping[str, ChatPlatform]
     access: Access
     personas: Personas
+    receipts: Receipts
     chat: Chat
     model: ModelService
     clock: Clock

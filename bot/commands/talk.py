@@ -39,7 +39,10 @@ async def stop(desk: Desk, call: Call) -> str:
     waiting = 0
     for lane in lanes:
         sender = None if everybody else turn.sender.id
-        waiting += len(await desk.store.stop_waiting(lane, sender))
+        stopped = await desk.store.stop_waiting(lane, sender)
+        for each in stopped:
+            desk.receipts.over(each)
+        waiting += len(stopped)
     for run in running:
         run.end("stopped")
     return _told(call, bool(running), waiting)
