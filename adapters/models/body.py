@@ -68,10 +68,15 @@ def _messages(request: ModelRequest, echo: bool) -> list[dict[str, Any]]:
 
 
 def _message(prompt: Prompt, echo: bool) -> dict[str, Any]:
-    message: dict[str, Any] = {"role": prompt.role, "content": prompt.text}
+    message: dict[str, Any] = {"role": prompt.role, "content": _sendable(prompt.text)}
     if prompt.role == "assistant" and echo:
-        message["reasoning_content"] = prompt.reasoning or ""
+        message["reasoning_content"] = _sendable(prompt.reasoning or "")
     return message
+
+
+def _sendable(text: str) -> str:
+    """Without lone surrogates, which no UTF-8 body can carry."""
+    return text.encode("utf-8", "replace").decode()
 
 
 def _tokens(request: ModelRequest, profile: Profile, thinking: bool, usual: int) -> int:
@@ -100,4 +105,4 @@ def _sampling(profile: Profile, thinking: bool, temperature: float | None) -> di
 
 def _isolation_id(user: str) -> str:
     """A stable id without personal data, of letters and digits (reference/models.md 1.3)."""
-    return hashlib.sha256(user.encode()).hexdigest()[:32]
+    return hashlib.sha256(user.encode("utf-8", "replace")).hexdigest()[:32]
