@@ -1,0 +1,294 @@
+"""Feishu's long connection on aiohttp: discovery, frames, pings, acknowledgements
+(reference/feishu.md 2). One `session` is one connection; adapters.supervisor repeats it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import aiohttp
+import orjson
+
+from adapters.feishu.codes import code_of
+from adapters.feishu.foreign import at, loads, text_at
+from adapters.feishu.frames import CONTROL, DATA, Fragments, Frame, ack, decode, encode, ping
+from adapters.feishu.receive import OnPayload
+from adapters.feishu.settings import FeishuSettings
+from adapters.http import Answer, Http
+from adapters.supervisor import Connection
+from bot.contract import Clock
+from bot.errors import AuthError, BorderError, PermissionDenied, QueqiaoError, Transient
+
+log = logging.getLogger(__name__)
+
+STEP_SECONDS = 10.0
+"""The bound of discovery and of the handshake, each (reference/feishu.md 2.9)."""
+
+CLOSE_SECONDS = 5.0
+SEND_SECONDS = 5.0
+PONG_SLACK = 30.0
+"""Seconds without any frame, beyond the ping interval, that prove a socket dead (2.9)."""
+
+ROTATE_AFTER = 1800.0
+"""Seconds without an application event after which a fresh connection replaces this one:
+pongs prove the socket, never the hearing (design.md 1)."""
+
+FRAME_BYTES = 16 << 20
+
+_AUTH_CODES = {403, 514, 1000040344}
+_CROWDED_CODES = {1000040345, 1000040350}
+
+
+@dataclass(slots=True)
+class _Line:
+    """One open connection. `heard_at` is the last application event."""
+
+    socket: aiohttp.ClientWebSocketResponse
+    service: int
+    interval: float
+    heard_at: float
+    connection: Connection
+    replaced: asyncio.Event
+
+
+class FeishuLink:
+    """The long connection of one app. `on_payload` gets each decoded event and returns the
+    answer of a card action, or None; what it raises is not acknowledged as handled."""
+
+    def __init__(
+        self, settings: FeishuSettings, http: Http, clock: Clock, on_payload: OnPayload
+    ) -> None:
+        self._settings, self._http, self._clock = settings, http, clock
+        self._on_payload = on_payload
+        self._newest: _Line | None = None
+        self._handlers: set[asyncio.Task[None]] = set()
+
+    async def session(self, connection: Connection) -> None:
+        """From discovery to the death of the socket. Raises AuthError or PermissionDenied
+        when the app may not connect, Transient for everything else."""
+        url, config = await self._discover()
+        socket = await self._dial(url)
+        line = _Line(
+            socket,
+            _service_of(url),
+            _interval(config, 120.0),
+            self._clock.monotonic(),
+            connection,
+            asyncio.Event(),
+        )
+        try:
+            self._take_over(line)
+            connection.up()
+            await self._run(line)
+        finally:
+            if self._newest is line:
+                self._newest = None
+            await self._hang_up(socket)
+
+    async def close(self) -> None:
+        """Let the handlers under way send their acknowledgements, for a moment."""
+        try:
+            async with self._clock.timeout(CLOSE_SECONDS):
+                await asyncio.gather(*self._handlers, return_exceptions=True)
+        except TimeoutError:
+            log.warning("handlers cut off at shutdown")
+
+    # ------------------------------------------------------------ connecting
+
+    async def _discover(self) -> tuple[str, object]:
+        """A fresh URL for one connection (reference/feishu.md 2.1)."""
+        body = {"AppID": self._settings.app_id, "AppSecret": self._settings.app_secret}
+        url = f"{self._settings.base_url.rstrip('/')}/callback/ws/endpoint"
+        try:
+            async with self._clock.timeout(STEP_SECONDS):
+                answer = await self._http.call(
+                    "POST", url, json=body, headers={"locale": "zh"}, timeout=STEP_SECONDS
+                )
+        except TimeoutError:
+            raise Transient("discovery timed out") from None
+        except BorderError as error:
+            raise Transient(f"discovery: {error.cause}") from None
+        address = text_at(answer.body, "data", "URL")
+        if code_of(answer) != 0 or not address.startswith(("ws://", "wss://")):
+            raise _refused("discovery", code_of(answer), answer)
+        return address, at(answer.body, "data", "ClientConfig")
+
+    async def _dial(self, url: str) -> aiohttp.ClientWebSocketResponse:
+        """The handshake; errors never carry the URL, which holds a ticket (2.2)."""
+        try:
+            async with self._clock.timeout(STEP_SECONDS):
+                return await self._http.session.ws_connect(
+                    url,
+                    max_msg_size=FRAME_BYTES,
+                    timeout=aiohttp.ClientWSTimeout(ws_close=CLOSE_SECONDS),
+                )
+        except aiohttp.WSServerHandshakeError as error:
+            raise _handshake_refused(error) from None
+        except (aiohttp.ClientError, OSError, ValueError, TimeoutError) as error:
+            raise Transient(f"dial: {type(error).__name__}") from None
+
+    def _take_over(self, line: _Line) -> None:
+        """The new connection lives: an older one may end."""
+        if self._newest is not None:
+            self._newest.replaced.set()
+        self._newest = line
+
+    async def _hang_up(self, socket: aiohttp.ClientWebSocketResponse) -> None:
+        try:
+            async with self._clock.timeout(CLOSE_SECONDS):
+                await socket.close()
+        except (TimeoutError, aiohttp.ClientError, OSError):
+            log.debug("socket did not close in time")
+
+    # ------------------------------------------------------------ running
+
+    async def _run(self, line: _Line) -> None:
+        """Read, ping and wait for a successor; the first of them to end, ends all."""
+        work = [self._read(line), self._ping(line), self._until_replaced(line)]
+        tasks = [asyncio.ensure_future(step) for step in work]
+        try:
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+        for task in done:
+            task.result()
+
+    async def _ping(self, line: _Line) -> None:
+        """The first ping at once, then one an interval (reference/feishu.md 2.4)."""
+        while True:
+            await self._send(line, ping(line.service))
+            await self._clock.sleep(line.interval)
+            if self._clock.monotonic() - line.heard_at > ROTATE_AFTER:
+                line.connection.leaving()
+
+    async def _until_replaced(self, line: _Line) -> None:
+        """A grace for what is on its way, then the successor is alone."""
+        await line.replaced.wait()
+        await self._clock.sleep(SEND_SECONDS)
+
+    async def _read(self, line: _Line) -> None:
+        fragments = Fragments()
+        while True:
+            try:
+                async with self._clock.timeout(line.interval + PONG_SLACK):
+                    message = await line.socket.receive()
+            except TimeoutError:
+                raise Transient("no frame, not even a pong: the socket is dead") from None
+            if message.type is aiohttp.WSMsgType.BINARY:
+                line.connection.frame()
+                self._take(line, fragments, message.data)
+            elif message.type is not aiohttp.WSMsgType.TEXT:
+                raise Transient(f"socket closed, code {line.socket.close_code}")
+
+    def _take(self, line: _Line, fragments: Fragments, data: bytes) -> None:
+        """One binary message; junk is dropped with a word in the log."""
+        try:
+            frame = decode(data)
+            if frame.method == CONTROL:
+                self._control(line, frame)
+                return
+            whole = fragments.add(frame, self._clock.monotonic())
+        except ValueError as error:
+            log.warning("frame dropped: %s", error)
+            return
+        if whole is not None and frame.method == DATA:
+            line.heard_at = self._clock.monotonic()
+            line.connection.event()
+            task = asyncio.create_task(self._handle(line, frame, whole))
+            self._handlers.add(task)
+            task.add_done_callback(self._handlers.discard)
+
+    def _control(self, line: _Line, frame: Frame) -> None:
+        """A pong may bring new intervals; a server's ping wants no answer (2.4)."""
+        if frame.header("type") == "pong" and frame.payload:
+            config = loads(frame.payload.decode("utf-8", "replace"))
+            line.interval = _interval(config, line.interval)
+
+    # ------------------------------------------------------------ events
+
+    async def _handle(self, line: _Line, frame: Frame, payload: bytes) -> None:
+        """One event; a task of its own, so that pings go on while it is stored."""
+        started = self._clock.monotonic()
+        body = await self._answer(frame, payload)
+        spent = int((self._clock.monotonic() - started) * 1000)
+        try:
+            await self._send(line, ack(frame, body, spent))
+        except (TimeoutError, OSError, QueqiaoError, aiohttp.ClientError):
+            log.info("acknowledgement lost with its socket; the event will come again")
+
+    async def _answer(self, frame: Frame, payload: bytes) -> bytes:
+        """The acknowledgement's payload (reference/feishu.md 2.5)."""
+        if frame.header("type") == "card":
+            log.warning("a frame of type card: is the callback subscription published? (2.8)")
+        event = loads(payload.decode("utf-8", "replace"))
+        if not isinstance(event, dict):
+            log.warning("event dropped: %d bytes that are no JSON object", len(payload))
+            return b'{"code":500}'
+        try:
+            answer = await self._on_payload(event)
+        except QueqiaoError as error:
+            log.warning("event refused, it will come again: %s", error)
+            return b'{"code":500}'
+        except Exception:
+            log.exception("event refused, it will come again")
+            return b'{"code":500}'
+        return orjson.dumps({"code": 200, **_data(answer)})
+
+    async def _send(self, line: _Line, frame: Frame) -> None:
+        async with self._clock.timeout(SEND_SECONDS):
+            await line.socket.send_bytes(encode(frame))
+
+
+def _data(answer: dict[str, Any] | None) -> dict[str, str]:
+    """The answer of a card action travels as base64 of JSON (reference/feishu.md 2.5)."""
+    if answer is None:
+        return {}
+    return {"data": base64.b64encode(orjson.dumps(answer)).decode()}
+
+
+def _interval(config: object, otherwise: float) -> float:
+    """PingInterval in seconds, when the server names a sensible one."""
+    value = at(config, "PingInterval")
+    if isinstance(value, int | float) and not isinstance(value, bool) and 1 <= value <= 3600:
+        return float(value)
+    return otherwise
+
+
+def _service_of(url: str) -> int:
+    """The `service_id` of the URL; it goes into every frame of ours."""
+    text = parse_qs(urlsplit(url).query).get("service_id", ["0"])[0]
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 10 else 0
+
+
+def _refused(step: str, code: int | None, answer: Answer) -> QueqiaoError:
+    """What a refused discovery means for the next dial (reference/feishu.md 2.1)."""
+    cause = f"{step}: code {code}, HTTP {answer.status}"
+    return _by_code(cause, code)
+
+
+def _handshake_refused(error: aiohttp.WSServerHandshakeError) -> QueqiaoError:
+    """The refusal is told in headers (reference/feishu.md 2.2)."""
+    headers: Mapping[str, str] = error.headers or {}
+    status = headers.get("Handshake-Status", "")
+    reason = headers.get("Handshake-Autherrcode", "")
+    code = int(reason) if reason.isdigit() else int(status) if status.isdigit() else None
+    if status == "403":
+        code = 403
+    cause = f"handshake: HTTP {error.status}, status {status[:10]}, code {reason[:20]}"
+    return Transient(cause) if code == 514 else _by_code(cause, code)
+
+
+def _by_code(cause: str, code: int | None) -> QueqiaoError:
+    if code in _AUTH_CODES:
+        return AuthError(cause, code=str(code))
+    if code in _CROWDED_CODES:
+        return PermissionDenied(f"{cause}: too many connections or system busy", code=str(code))
+    return Transient(cause, code=str(code or ""))

@@ -1,0 +1,126 @@
+"""Where a reply goes, under which key, and what is written down about it before and after
+(design.md 5; reference/feishu.md 5.3)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from adapters.feishu.api import FeishuApi, Sent
+from adapters.feishu.codes import NO_TARGET, NO_THREAD
+from adapters.feishu.foreign import text_at
+from bot.contract import Charge, Clock, Handle, Json, Save, Window
+from bot.errors import BorderError, Gone, Uncertain
+
+KEY_LIVES = 3500.0
+"""Seconds for which Feishu recognises a repeated uuid: an hour, less some slack."""
+
+CHAT_WINDOWS = (Window(5, 1.0),)
+"""Sends to one chat, shared by all bots in it (reference/feishu.md 5.8)."""
+
+
+class Journal:
+    """The handle of one part and the way to disk."""
+
+    def __init__(self, handle: Handle, save: Save) -> None:
+        self.handle, self._save = handle, save
+
+    async def put(self, **changes: Any) -> None:
+        """Change the handle and commit it."""
+        self.handle = replace(self.handle, **changes)
+        await self._save(self.handle)
+
+    def note(self, **extra: object) -> dict[str, object]:
+        """The handle's `extra` with changes; None removes a key."""
+        merged = {**self.handle.extra, **extra}
+        return {key: value for key, value in merged.items() if value is not None}
+
+
+class Place:
+    """The chat, topic and message that asked. `address` is what parse.py wrote."""
+
+    def __init__(self, api: FeishuApi, clock: Clock, address: Json, journal: Journal) -> None:
+        self._api, self._clock, self._journal = api, clock, journal
+        self._chat = text_at(address, "chat_id")
+        self._message = text_at(address, "message_id")
+        self._thread = text_at(address, "thread_id")
+        self._in_thread = bool(address.get("reply_in_thread"))
+
+    @property
+    def stale(self) -> bool:
+        """A send of unknown fate is too old to be repeated: its key is forgotten."""
+        since = self._journal.handle.extra.get("sending_at")
+        return isinstance(since, int | float) and self._clock.time() - since > KEY_LIVES
+
+    @property
+    def doubtful(self) -> bool:
+        """A send was begun whose fate nobody knows."""
+        return "sending_at" in self._journal.handle.extra
+
+    def charges(self) -> tuple[Charge, ...]:
+        """What one message here costs."""
+        api = "reply" if self._replies else "send"
+        return self._api.charge(api), Charge(self._bucket, CHAT_WINDOWS)
+
+    @property
+    def _bucket(self) -> str:
+        return f"feishu/chat/{self._chat}"
+
+    @property
+    def _replies(self) -> bool:
+        return bool(self._message) and not self._journal.handle.extra.get("to_chat")
+
+    async def post(
+        self, suffix: str, msg_type: str, content: Json, *, anywhere: bool, **changes: object
+    ) -> str:
+        """One message under the key plus `suffix`; returns its id. The intent is on disk,
+        with `changes` of the handle, before the call. Without `anywhere`, a recalled
+        question is Gone instead of answered in the chat."""
+        begun = self._journal.handle.extra.get("sending_at") or self._clock.time()
+        await self._journal.put(extra=self._journal.note(sending_at=begun), **changes)
+        uuid = f"{self._journal.handle.key}{suffix}"
+        try:
+            sent = await self._deliver(msg_type, content, uuid, anywhere)
+        except Uncertain:
+            raise
+        except BorderError:
+            self._unbegin()
+            raise
+        extra = self._journal.note(sending_at=None)
+        await self._journal.put(message_id=sent.message_id, extra=extra)
+        return sent.message_id
+
+    def _unbegin(self) -> None:
+        """Nothing was sent; the next save forgets the intent."""
+        handle = self._journal.handle
+        self._journal.handle = replace(handle, extra=self._journal.note(sending_at=None))
+
+    async def _deliver(self, msg_type: str, content: Json, uuid: str, anywhere: bool) -> Sent:
+        if not self._replies:
+            return await self._to_chat(msg_type, content, uuid)
+        try:
+            return await self._reply(msg_type, content, uuid)
+        except BorderError as error:
+            if error.code in NO_THREAD and self._in_thread:
+                self._in_thread = False
+                return await self._reply(msg_type, content, uuid)
+            if error.code not in NO_TARGET:
+                raise
+            if self._thread or not anywhere:
+                raise Gone(error.cause, code=error.code) from error
+        self._journal.handle = replace(self._journal.handle, extra=self._journal.note(to_chat=True))
+        return await self._to_chat(msg_type, content, uuid)
+
+    async def _reply(self, msg_type: str, content: Mapping[str, Any], uuid: str) -> Sent:
+        return await self._api.reply(
+            self._message,
+            msg_type,
+            content,
+            uuid,
+            in_thread=self._in_thread,
+            place=self._bucket,
+        )
+
+    async def _to_chat(self, msg_type: str, content: Json, uuid: str) -> Sent:
+        return await self._api.send(self._chat, msg_type, content, uuid, self._bucket)

@@ -1,0 +1,131 @@
+"""From a decoded event to the intake, and back to the acknowledgement (law 1).
+
+Both transports end here: the own link and the official SDK.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+from adapters.feishu.foreign import text_at
+from adapters.feishu.parse import (
+    ACTION,
+    Nothing,
+    Recalled,
+    event_type,
+    is_group_message,
+    parse,
+)
+from adapters.feishu.settings import BotIdentity
+from bot.contract import ActionReply, CardAction, Clock, InboundMessage, Intake
+from bot.errors import StoreError, Transient
+from bot.texts import both
+
+log = logging.getLogger(__name__)
+
+ACK_SECONDS = 2.4
+"""How long an event is worked on before it is refused; Feishu waits 3 s (2.7)."""
+
+IDENTITY_SECONDS = 600.0
+"""How long group messages are refused, to come again, while the bot is unknown."""
+
+Event = InboundMessage | CardAction | Recalled
+Payload = Mapping[str, Any]
+OnPayload = Callable[[dict[str, Any]], Awaitable[dict[str, Any] | None]]
+
+
+class Receiver:
+    """Hands events to the intake. `identity` is None until Feishu has told who we are."""
+
+    def __init__(self, bot: str, intake: Intake, clock: Clock) -> None:
+        self._bot, self._intake, self._clock = bot, intake, clock
+        self._born = clock.monotonic()
+        self._live: set[asyncio.Future[dict[str, Any] | None]] = set()
+        self.identity: BotIdentity | None = None
+
+    async def __call__(self, payload: dict[str, Any]) -> dict[str, Any] | None:
+        """Returns when the event is safe; for a card action with the answer that the
+        person sees (reference/feishu.md 6.9). Raises StoreError or Transient when it must
+        not be acknowledged."""
+        await self._wait_for_identity(payload)
+        parsed = parse(payload, self._bot, self.identity)
+        if isinstance(parsed, Nothing):
+            log.info("event without effect: %s", parsed.reason)
+            return None
+        try:
+            return await self._until_safe(parsed)
+        except StoreError as error:
+            log.error("event not acknowledged, the store failed: %s", error)
+            if event_type(payload) == ACTION:
+                return toast(ActionReply(_apology(payload), "error"))
+            raise
+
+    async def _wait_for_identity(self, payload: Payload) -> None:
+        """A group message cannot be read before we know who we are: refuse it, so that it
+        comes again, but not for ever."""
+        if self.identity is not None or not is_group_message(payload):
+            return
+        if self._clock.monotonic() - self._born < IDENTITY_SECONDS:
+            raise Transient("the bot's identity is not known yet")
+
+    async def _until_safe(self, parsed: Event) -> dict[str, Any] | None:
+        """Repeat a failed claim in memory while the acknowledgement can wait."""
+        deadline, delay = self._clock.monotonic() + ACK_SECONDS, 0.1
+        while True:
+            left = deadline - self._clock.monotonic()
+            try:
+                return await self._within(left, parsed)
+            except StoreError:
+                if delay >= deadline - self._clock.monotonic():
+                    raise
+            await self._clock.sleep(delay)
+            delay *= 2
+
+    async def _within(self, seconds: float, parsed: Event) -> dict[str, Any] | None:
+        """A claim that is too slow is not acknowledged, but goes on: cancelling it could
+        leave a message stored and never run; its repetition is recognised."""
+        task = asyncio.ensure_future(self._hand_over(parsed))
+        self._live.add(task)
+        task.add_done_callback(self._over)
+        try:
+            async with self._clock.timeout(seconds):
+                return await asyncio.shield(task)
+        except TimeoutError as error:
+            raise StoreError("the claim is slow") from error
+
+    def _over(self, task: asyncio.Future[dict[str, Any] | None]) -> None:
+        self._live.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.debug("claim ended: %s", type(error).__name__)
+
+    async def close(self, seconds: float = 3.0) -> None:
+        """Let the claims under way end; cancel what is left after `seconds`."""
+        try:
+            async with self._clock.timeout(seconds):
+                await asyncio.gather(*self._live, return_exceptions=True)
+        except TimeoutError:
+            log.warning("claims cut off at shutdown")
+
+    async def _hand_over(self, parsed: Event) -> dict[str, Any] | None:
+        if isinstance(parsed, InboundMessage):
+            await self._intake.message(parsed)
+        elif isinstance(parsed, Recalled):
+            await self._intake.recalled(self._bot, parsed.chat, parsed.message_id)
+        else:
+            return toast(await self._intake.action(parsed))
+        return None
+
+
+def toast(reply: ActionReply) -> dict[str, Any]:
+    """The answer to a card action (reference/feishu.md 6.9)."""
+    if not reply.toast:
+        return {}
+    return {"toast": {"type": reply.kind, "content": reply.toast}}
+
+
+def _apology(payload: Payload) -> str:
+    """The language of the person is not known here: both."""
+    return both("error.busy", ref=text_at(payload, "header", "event_id")[-8:])

@@ -1,0 +1,143 @@
+"""The ladder that shows one part of a reply: CardKit, card by PATCH, post or text
+(design.md 6; reference/feishu.md 6.10)."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, field
+
+from adapters.feishu.api import FeishuApi
+from adapters.feishu.cardkit import CardKit
+from adapters.feishu.place import Journal, Place
+from adapters.feishu.whole import OneMessage, PatchCard
+from bot.contract import Charge, Clock, Delivery, Handle, Json, Limits, Save, Snapshot, Step
+from bot.errors import BorderError, Bug, Gone, PermissionDenied
+
+log = logging.getLogger(__name__)
+
+RUNGS = ("cardkit", "patch", "text")
+
+SKIP_SECONDS = 600.0
+"""How long a rung is skipped after a missing permission refused it."""
+
+SCOPE_MISSING = "99991672"
+"""The code of a missing scope (reference/feishu.md 5.10)."""
+
+Rung = CardKit | PatchCard | OneMessage
+
+
+@dataclass(slots=True)
+class Skips:
+    """The rungs that a missing permission closed; shared by all sinks of a bot."""
+
+    clock: Clock
+    until: dict[str, float] = field(default_factory=dict)
+
+    def add(self, rung: str, error: PermissionDenied) -> None:
+        """Skip `rung` for a while when a scope is missing, and name it in the log. Other
+        refusals concern one chat."""
+        if rung == RUNGS[-1] or error.code != SCOPE_MISSING:
+            return
+        self.until[rung] = self.clock.monotonic() + SKIP_SECONDS
+        scopes = " ".join(error.scopes) or "unknown"
+        log.warning("rung %s skipped for a while, missing scope: %s", rung, scopes)
+
+    def first(self) -> str:
+        """The highest rung that is not skipped now."""
+        now = self.clock.monotonic()
+        return next((r for r in RUNGS if self.until.get(r, now) <= now), RUNGS[-1])
+
+
+class FeishuSink:
+    """A bot.contract.ReplySink on Feishu. `address` is what parse.py wrote."""
+
+    def __init__(
+        self,
+        api: FeishuApi,
+        clock: Clock,
+        skips: Skips,
+        pace: float,
+        address: Json,
+        handle: Handle,
+        save: Save,
+        attempt: int,
+    ) -> None:
+        self._api, self._clock, self._skips = api, clock, skips
+        self._pace, self._attempt = pace, attempt
+        self._journal = Journal(handle, save)
+        self._place = Place(api, clock, address, self._journal)
+        self._rung = self._make(handle.rung if handle.rung in RUNGS else skips.first())
+
+    def _make(self, name: str) -> Rung:
+        if name == "cardkit":
+            return CardKit(
+                self._api, self._clock, self._place, self._journal, self._pace, self._attempt
+            )
+        if name == "patch":
+            return PatchCard(self._api, self._place, self._journal, self._pace)
+        return OneMessage(self._place, self._journal)
+
+    @property
+    def limits(self) -> Limits:
+        return self._rung.limits
+
+    @property
+    def handle(self) -> Handle:
+        return self._journal.handle
+
+    def charges(self, step: Step) -> tuple[Charge, ...]:
+        if step == "finish" and self._unopened:
+            return self._place.charges()
+        return self._rung.charges(step)
+
+    @property
+    def _unopened(self) -> bool:
+        """No card exists, so a last snapshot needs only one message."""
+        return isinstance(self._rung, CardKit) and not self.handle.card_id
+
+    async def open(self, snapshot: Snapshot) -> None:
+        while True:
+            try:
+                return await self._rung.open(snapshot)
+            except (PermissionDenied, Bug) as error:
+                await self._step_down(error)
+
+    async def show(self, snapshot: Snapshot) -> None:
+        await self._rung.show(snapshot)
+
+    async def finish(self, snapshot: Snapshot) -> Delivery:
+        if self._unopened:
+            self._rung = self._make("patch")
+        while True:
+            try:
+                return await self._finish_plainly_if_refused(snapshot)
+            except (PermissionDenied, Bug) as error:
+                await self._step_down(error)
+            except Gone as error:
+                if not self.handle.message_id:
+                    raise
+                await self._step_down(error)
+
+    async def _finish_plainly_if_refused(self, snapshot: Snapshot) -> Delivery:
+        """A card refused for its content is shown once more without any Markdown."""
+        try:
+            return await self._rung.finish(snapshot)
+        except Bug as error:
+            if self._rung.plainly or isinstance(self._rung, OneMessage):
+                raise
+            log.warning("card refused, shown without Markdown: %s", error)
+            self._rung.plainly = True
+            return await self._rung.finish(snapshot)
+
+    async def _step_down(self, error: BorderError) -> None:
+        """To the next rung; raises `error` when this was the last one."""
+        name = self._rung.name
+        if isinstance(error, PermissionDenied):
+            self._skips.add(name, error)
+        if name == RUNGS[-1]:
+            raise error
+        log.warning("rung %s given up: %s", name, error)
+        await self._rung.leave()
+        self._rung = self._make(RUNGS[RUNGS.index(name) + 1])
+        extra = self._journal.note(left=self.handle.message_id or None, sending_at=None)
+        await self._journal.put(rung=self._rung.name, card_id="", message_id="", extra=extra)
