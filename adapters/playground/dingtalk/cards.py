@@ -34,7 +34,6 @@ class Card:
     private: dict[str, dict[str, str]] = field(default_factory=dict)
     space_type: str = ""
     space_id: str = ""
-    carrier: str = ""
     bubble: Bubble | None = None
     done: bool = False
     blank: bool = False
@@ -111,9 +110,9 @@ class Cards:
         if why:
             return answer | {"errorMsg": why}
         card.space_type, card.space_id = kind, space
-        card.carrier = self._b.world.new_id()
+        carrier = self._b.world.carriers[card.id] = self._b.world.new_id()
         self._show_first(card, self._aim(kind, space), pings.delivery_pings(model))
-        return answer | {"success": True, "carrierId": card.carrier, "errorMsg": ""}
+        return answer | {"success": True, "carrierId": carrier, "errorMsg": ""}
 
     def _cannot(self, kind: str, space: str, model: Any) -> str:
         if self.refusals:

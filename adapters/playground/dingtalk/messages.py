@@ -158,9 +158,9 @@ def _replied_bot(world: World, bubble: Bubble) -> dict[str, Any]:
         "senderId": world.bot_sender_id,
         "createdAt": int(bubble.at * 1000),
     }
-    if bubble.kind != "card":
-        quoted["content"] = {"text": bubble.text}
-    return quoted
+    if bubble.kind == "card":
+        return quoted | {"processQueryKey": world.carriers.get(bubble.id)}
+    return quoted | {"content": {"text": bubble.text}}
 
 
 # ---------------------------------------------------------------- what the chat shows

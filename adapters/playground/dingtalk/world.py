@@ -51,7 +51,7 @@ class SimFile:
 @dataclass(slots=True)
 class World:
     """Every list is in the order of arrival. `inbound` holds the payload of each message
-    a person sent, by msgId."""
+    a person sent, by msgId; `carriers` the processQueryKey of each card, by outTrackId."""
 
     clock: Clock
     seed: int
@@ -63,6 +63,7 @@ class World:
     inbound: dict[str, dict[str, Any]] = field(default_factory=dict)
     files: dict[str, SimFile] = field(default_factory=dict)
     bubbles: dict[str, Bubble] = field(default_factory=dict)
+    carriers: dict[str, str] = field(default_factory=dict)
     watchers: list[asyncio.Queue[tuple[str, Bubble]]] = field(default_factory=list)
     changed: asyncio.Event = field(default_factory=asyncio.Event)
     rng: random.Random = field(init=False)
