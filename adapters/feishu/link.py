@@ -6,9 +6,10 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -54,7 +55,8 @@ class _Line:
     interval: float
     heard_at: float
     connection: Connection
-    replaced: asyncio.Event
+    replaced: asyncio.Event = field(default_factory=asyncio.Event)
+    retimed: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 class FeishuLink:
@@ -80,7 +82,6 @@ class FeishuLink:
             _interval(config, 120.0),
             self._clock.monotonic(),
             connection,
-            asyncio.Event(),
         )
         try:
             self._take_over(line)
@@ -165,9 +166,18 @@ class FeishuLink:
         """The first ping at once, then one an interval (reference/feishu.md 2.4)."""
         while True:
             await self._send(line, ping(line.service))
-            await self._clock.sleep(line.interval)
+            await self._rest(line)
             if self._clock.monotonic() - line.heard_at > ROTATE_AFTER:
                 line.connection.leaving()
+
+    async def _rest(self, line: _Line) -> None:
+        """One interval; a pong that changes it counts at once."""
+        start = self._clock.monotonic()
+        while (left := start + line.interval - self._clock.monotonic()) > 0:
+            with contextlib.suppress(TimeoutError):
+                async with self._clock.timeout(left):
+                    await line.retimed.wait()
+            line.retimed.clear()
 
     async def _until_replaced(self, line: _Line) -> None:
         """A grace for what is on its way, then the successor is alone."""
@@ -211,6 +221,7 @@ class FeishuLink:
         if frame.header("type") == "pong" and frame.payload:
             config = loads(frame.payload.decode("utf-8", "replace"))
             line.interval = _interval(config, line.interval)
+            line.retimed.set()
 
     # ------------------------------------------------------------ events
 
