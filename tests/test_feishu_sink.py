@@ -1,0 +1,673 @@
+"""The reply ladder on a small Feishu of its own: what is shown, under which key, and how
+it ends."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter, defaultdict
+from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from aiohttp import web
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from adapters.feishu.card import ANSWER, draw, face, fitting, post, text
+from adapters.feishu.chat import FeishuPlatform
+from adapters.feishu.foreign_text import literal, plain, safe
+from adapters.feishu.settings import FeishuSettings
+from adapters.http import Http
+from adapters.playground.clock import VirtualClock
+from bot.contract import Button, Delivery, Handle, ReplySink, Snapshot
+from bot.errors import Gone, RateLimited, TooBig, Transient, Uncertain
+
+ADDRESS = {
+    "chat_id": "oc_1",
+    "chat_type": "group",
+    "message_id": "om_q",
+    "thread_id": "",
+    "reply_in_thread": False,
+}
+STOP = Button("stop", "Stop", "t1")
+RETRY = Button("retry", "Again", "t1")
+
+
+class Feishu:
+    """Cards with sequences and streaming mode, messages with uuids, faults on order.
+    A fault is a code for the next call of an API, or `lost`: applied, answer cut."""
+
+    def __init__(self) -> None:
+        self.url = ""
+        self.calls: list[tuple[str, Any]] = []
+        self.cards: dict[str, dict[str, Any]] = {}
+        self.messages: dict[str, dict[str, Any]] = {}
+        self.uuids: dict[str, str] = {}
+        self.faults: dict[str, list[Any]] = defaultdict(list)
+        self.scopes_missing: set[str] = set()
+
+    @property
+    def names(self) -> list[str]:
+        return [name for name, _ in self.calls]
+
+    def body(self, name: str) -> Any:
+        """The last body that was sent to `name`."""
+        return next(body for known, body in reversed(self.calls) if known == name)
+
+    async def handle(self, request: web.Request) -> web.StreamResponse:
+        path = request.path.removeprefix("/open-apis/")
+        if path.endswith("internal"):
+            return web.json_response({"code": 0, "tenant_access_token": "t-1", "expire": 7200})
+        body = await request.json()
+        name, method = self._route(request.method, path.split("/"))
+        self.calls.append((name, body))
+        fault = self.faults[name].pop(0) if self.faults[name] else None
+        if name in self.scopes_missing:
+            fault = 99991672
+        if isinstance(fault, int):
+            return self._refuse(fault, "cardkit:card:write")
+        if isinstance(fault, str) and fault != "lost":
+            return self._refuse(230099, f"ext=ErrCode: 11310; ErrMsg: {fault};")
+        code, data = method(path.split("/"), body)
+        if fault == "lost":
+            assert request.transport is not None
+            request.transport.abort()
+        return web.json_response({"code": code, "data": data}, status=400 if code else 200)
+
+    def _refuse(self, code: int, text: str) -> web.Response:
+        error = {"permission_violations": [{"subject": text}]}
+        return web.json_response({"code": code, "msg": text, "error": error}, status=400)
+
+    def _route(self, method: str, path: list[str]) -> tuple[str, Callable[..., Any]]:
+        if path[0] == "cardkit":
+            if path[-1] == "id_convert":
+                return "id_convert", self._convert
+            if method == "POST":
+                return "create", self._create
+            return {"content": ("content", self._content), "settings": ("settings", self._set)}.get(
+                path[-1], ("update", self._update)
+            )
+        if method == "PATCH":
+            return "patch", self._patch
+        return ("reply", self._post) if path[-1] == "reply" else ("send", self._post)
+
+    def _create(self, path: list[str], body: Any) -> tuple[int, Any]:
+        card_id = str(7000 + len(self.cards))
+        card = json.loads(body["data"])
+        streaming = card["config"]["streaming_mode"]
+        self.cards[card_id] = {"card": card, "sequence": 0, "streaming": streaming, "texts": []}
+        return 0, {"card_id": card_id}
+
+    def _post(self, path: list[str], body: Any) -> tuple[int, Any]:
+        assert len(body["uuid"]) <= 50
+        known = self.uuids.get(body["uuid"])
+        message_id = known or f"om_{len(self.messages)}"
+        if known is None:
+            self.uuids[body["uuid"]] = message_id
+            self.messages[message_id] = {**body, "content": json.loads(body["content"])}
+        return 0, {"message_id": message_id, "chat_id": "oc_1"}
+
+    def _patch(self, path: list[str], body: Any) -> tuple[int, Any]:
+        self.messages[path[3]]["content"] = json.loads(body["content"])
+        return 0, {}
+
+    def _convert(self, path: list[str], body: Any) -> tuple[int, Any]:
+        return 0, {"card_id": self.messages[body["message_id"]]["content"]["data"]["card_id"]}
+
+    def _sequenced(self, path: list[str], body: Any) -> tuple[dict[str, Any], int]:
+        card = self.cards[path[3]]
+        assert len(body["uuid"]) <= 64
+        assert 0 < body["sequence"] < 2**31
+        if body["sequence"] <= card["sequence"]:
+            return card, 300317
+        card["sequence"] = body["sequence"]
+        return card, 0
+
+    def _content(self, path: list[str], body: Any) -> tuple[int, Any]:
+        card, code = self._sequenced(path, body)
+        assert body["content"]
+        if not code and not card["streaming"]:
+            code = 300309
+        if not code:
+            element = elements(card["card"])[path[5]]
+            element["content"] = body["content"]
+        return code, {}
+
+    def _set(self, path: list[str], body: Any) -> tuple[int, Any]:
+        card, code = self._sequenced(path, body)
+        config = json.loads(body["settings"])["config"]
+        if not code:
+            card["streaming"] = config.get("streaming_mode", card["streaming"])
+            card["card"]["config"].update(config)
+        return code, {}
+
+    def _update(self, path: list[str], body: Any) -> tuple[int, Any]:
+        card, code = self._sequenced(path, body)
+        if not code:
+            card["card"] = json.loads(body["card"]["data"])
+        return code, {}
+
+
+def elements(card: Any) -> dict[str, Any]:
+    """Every element with an id, at any depth."""
+    found: dict[str, Any] = {}
+
+    def walk(value: Any) -> None:
+        if isinstance(value, dict):
+            if "element_id" in value:
+                assert re.fullmatch(r"[A-Za-z][A-Za-z0-9_]{0,19}", value["element_id"])
+                assert value["element_id"] not in found
+                found[value["element_id"]] = value
+            for inner in value.values():
+                walk(inner)
+        elif isinstance(value, list):
+            for inner in value:
+                walk(inner)
+
+    walk(card)
+    return found
+
+
+class Desk:
+    """A platform on the fake, and the reply journal."""
+
+    def __init__(self, feishu: Feishu) -> None:
+        self.feishu, self.clock, self.http = feishu, VirtualClock(), Http()
+        bot = FeishuSettings("b", "cli_1", "canary-secret", base_url=feishu.url)
+        self.platform = FeishuPlatform(bot, self.http, self.clock)
+        self.saved: list[Handle] = []
+        self.saved_at: list[int] = []
+
+    async def save(self, handle: Handle) -> None:
+        self.saved.append(handle)
+        self.saved_at.append(len(self.feishu.calls))
+
+    def sink(self, handle: Handle | None = None, attempt: int = 1, **address: object) -> ReplySink:
+        place = {**ADDRESS, **address}
+        return self.platform.sink(place, handle or Handle("t1-p0"), self.save, attempt)
+
+
+@pytest.fixture
+async def feishu() -> AsyncIterator[Feishu]:
+    feishu = Feishu()
+    app = web.Application()
+    app.router.add_route("*", "/{tail:.*}", feishu.handle)
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    feishu.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+    yield feishu
+    await runner.cleanup()
+
+
+@pytest.fixture
+async def desk(feishu: Feishu) -> AsyncIterator[Desk]:
+    desk = Desk(feishu)
+    yield desk
+    await desk.http.close()
+
+
+def running(words: str = "", **more: Any) -> Snapshot:
+    status = "" if words else "Thinking…"
+    return Snapshot(text=words, status=status, summary=words or status, buttons=(STOP,), **more)
+
+
+def final(words: str, **more: Any) -> Snapshot:
+    base = Snapshot(text=words, summary=words, footer="3 s", buttons=(RETRY,), state="answered")
+    return replace(base, **more)
+
+
+# ---------------------------------------------------------------- the first rung
+
+
+async def test_a_streamed_answer(desk: Desk, feishu: Feishu) -> None:
+    sink = desk.sink()
+    await sink.open(running())
+    await sink.show(running("Hel"))
+    await sink.show(running("Hello"))
+    await sink.show(running("Hello"))
+    await sink.show(running("Hello world"))
+    delivery = await sink.finish(final("Hello world!"))
+    assert feishu.names == ["create", "reply", "update", *["content"] * 2, "update", "settings"]
+    assert delivery == Delivery("delivered", "om_0")
+    card = feishu.cards["7000"]
+    shown = elements(card["card"])
+    assert shown[ANSWER]["content"] == "Hello world!"
+    assert shown["btn_0"]["behaviors"][0]["value"] == {"action": "retry", "turn": "t1"}
+    assert "status_md" not in shown
+    assert card["streaming"] is False
+    assert card["card"]["config"]["summary"]["content"] == "Hello world!"
+    assert sink.handle.message_id == "om_0"
+
+
+async def test_the_opened_card_shows_status_and_stop(desk: Desk, feishu: Feishu) -> None:
+    await desk.sink().open(running())
+    card = json.loads(feishu.body("create")["data"])
+    shown = elements(card)
+    assert shown["status_md"]["content"] == "Thinking…"
+    assert shown["btn_0"]["behaviors"][0]["value"] == {"action": "stop", "turn": "t1"}
+    assert card["config"]["streaming_mode"] is True
+    assert card["config"]["summary"] == {"content": "Thinking…"}
+
+
+async def test_the_card_id_is_on_disk_before_the_send(desk: Desk, feishu: Feishu) -> None:
+    await desk.sink().open(running())
+    known = [n for h, n in zip(desk.saved, desk.saved_at, strict=True) if h.card_id == "7000"]
+    assert known[0] == feishu.names.index("reply")
+    assert desk.saved[-1].message_id == "om_0"
+    assert feishu.body("reply")["uuid"] == "t1-p0-c"
+
+
+async def test_sequences_are_on_disk_before_they_are_used(desk: Desk, feishu: Feishu) -> None:
+    sink = desk.sink()
+    await sink.open(running())
+    for number in range(1, 700):
+        await sink.show(running("x" * number))
+        assert desk.saved[-1].sequence >= feishu.cards["7000"]["sequence"]
+    assert len(desk.saved) < 10
+
+
+async def test_reasoning_is_typed_and_then_folded_above(desk: Desk, feishu: Feishu) -> None:
+    sink = desk.sink()
+    await sink.open(running(reasoning="a"))
+    await sink.show(running(reasoning="a b"))
+    await sink.show(running("Answer", reasoning="a b c"))
+    assert feishu.names[2:] == ["content", "update"]
+    shown = elements(feishu.cards["7000"]["card"])
+    assert shown["reason_md"]["content"] == "a b c"
+    assert shown["reasoning"]["expanded"] is False
+
+
+async def test_opening_twice_does_nothing(desk: Desk, feishu: Feishu) -> None:
+    sink = desk.sink()
+    await sink.open(running())
+    await sink.open(running())
+    await desk.sink(sink.handle, attempt=2).open(running())
+    assert feishu.names == ["create", "reply"]
+
+
+async def test_a_later_attempt_goes_on_with_the_same_card(desk: Desk, feishu: Feishu) -> None:
+    first = desk.sink()
+    await first.open(running())
+    await first.show(running("Hello"))
+    second = desk.sink(desk.saved[-1], attempt=2)
+    await second.open(running())
+    await second.show(running("Hello wor"))
+    await second.show(running("Hello world"))
+    await second.finish(final("Hello world"))
+    assert len(feishu.cards) == len(feishu.messages) == 1
+    assert feishu.cards["7000"]["sequence"] > 2 * 2**20
+    assert elements(feishu.cards["7000"]["card"])[ANSWER]["content"] == "Hello world"
+
+
+async def test_a_lost_send_is_repeated_under_its_key(desk: Desk, feishu: Feishu) -> None:
+    feishu.faults["reply"] = ["lost"]
+    sink = desk.sink()
+    with pytest.raises(Uncertain):
+        await sink.open(running())
+    again = desk.sink(desk.saved[-1], attempt=2)
+    await again.open(running())
+    assert len(feishu.messages) == len(feishu.cards) == 1
+    assert again.handle.message_id == "om_0"
+
+
+async def test_a_send_too_old_to_repeat_stays_unconfirmed(desk: Desk, feishu: Feishu) -> None:
+    feishu.faults["reply"] = ["lost"]
+    with pytest.raises(Uncertain):
+        await desk.sink().open(running())
+    await desk.clock.advance(3600)
+    delivery = await desk.sink(desk.saved[-1], attempt=2).finish(final("Hello"))
+    assert delivery.state == "unconfirmed"
+    assert feishu.names.count("reply") == 1
+    assert elements(feishu.cards["7000"]["card"])[ANSWER]["content"] == "Hello"
+
+
+async def test_a_lost_final_is_repeated(desk: Desk, feishu: Feishu) -> None:
+    sink = desk.sink()
+    await sink.open(running())
+    feishu.faults["update"] = ["lost"]
+    feishu.faults["settings"] = ["lost"]
+    with pytest.raises(Uncertain):
+        await sink.finish(final("Hello"))
+    assert (await sink.finish(final("Hello"))).state == "delivered"
+    assert feishu.cards["7000"]["streaming"] is False
+
+
+async def test_a_card_that_is_not_visible_yet(desk: Desk, feishu: Feishu) -> None:
+    feishu.faults["reply"] = ["cardid is invalid"] * 2
+    sink = desk.sink()
+    for _ in range(2):
+        with pytest.raises(Transient):
+            await sink.open(running())
+    await sink.open(running())
+    assert feishu.names == ["create", "reply", "reply", "reply"]
+
+
+async def test_a_card_that_never_becomes_visible(desk: Desk, feishu: Feishu) -> None:
+    feishu.faults["reply"] = ["cardid is invalid"] * 6
+    sink = desk.sink()
+    for _ in range(5):
+        with pytest.raises(Transient):
+            await sink.open(running())
+    await sink.open(running())
+    assert sink.handle.rung == "patch"
+    assert feishu.messages["om_0"]["content"]["schema"] == "2.0"
+
+
+# ---------------------------------------------------------------- streaming mode
+
+
+@pytest.mark.parametrize("code", [300309, 200850])
+async def test_a_closed_stream_is_opened_again_once(desk: Desk, feishu: Feishu, code: int) -> None:
+    sink = desk.sink()
+    await sink.open(running())
+    await sink.show(running("a"))
+    feishu.faults["content"] = [code]
+    await sink.show(running("ab"))
+    assert feishu.names[-3:] == ["content", "settings", "content"]
+    assert elements(feishu.cards["7000"]["card"])[ANSWER]["content"] == "ab"
+
+
+async def test_a_stream_that_stays_closed_is_replaced_by_whole_cards(
+    desk: Desk, feishu: Feishu
+) -> None:
+    sink = desk.sink()
+    await sink.open(running())
+    await sink.show(running("a"))
+    feishu.faults["content"] = [300309, 300309]
+    with pytest.raises(Transient):
+        await sink.show(running("ab"))
+    assert sink.limits.whole_markdown
+    await sink.show(running("abc"))
+    await sink.show(running("abcd"))
+    assert feishu.names[-2:] == ["update", "update"]
+    assert feishu.names.count("settings") == 1
+    assert elements(feishu.cards["7000"]["card"])[ANSWER]["content"] == "abcd"
+
+
+async def test_streaming_mode_is_renewed_before_it_ends(desk: Desk, feishu: Feishu) -> None:
+    sink = desk.sink()
+    await sink.open(running())
+    await sink.show(running("a"))
+    await desk.clock.advance(481)
+    assert desk.platform._api.charge("settings") in sink.charges("show")
+    await sink.show(running("ab"))
+    await sink.show(running("abc"))
+    assert feishu.names[-3:] == ["settings", "content", "content"]
+
+
+async def test_a_card_ahead_of_us_costs_one_jump(desk: Desk, feishu: Feishu) -> None:
+    sink = desk.sink()
+    await sink.open(running())
+    feishu.cards["7000"]["sequence"] = 2**20 + 100
+    await sink.show(running("a"))
+    assert feishu.names[-2:] == ["update", "update"]
+
+
+async def test_a_card_owned_by_another_run(desk: Desk, feishu: Feishu) -> None:
+    sink = desk.sink()
+    await sink.open(running())
+    feishu.cards["7000"]["sequence"] = 2**30
+    with pytest.raises(Gone):
+        await sink.show(running("a"))
+    assert (await sink.finish(final("a"))).state == "delivered"
+    assert len(feishu.messages) == 1
+
+
+# ---------------------------------------------------------------- the ladder
+
+
+async def test_a_missing_scope_goes_down_and_is_remembered(desk: Desk, feishu: Feishu) -> None:
+    feishu.scopes_missing = {"create"}
+    sink = desk.sink()
+    await sink.open(running())
+    await sink.show(running("Hello"))
+    await sink.finish(final("Hello!"))
+    assert feishu.names == ["create", "reply", "patch", "patch"]
+    assert elements(feishu.messages["om_0"]["content"])[ANSWER]["content"] == "Hello!"
+    assert sink.limits.whole_markdown
+    assert sink.limits.pace >= 1.5
+    await desk.sink(Handle("t2-p0")).open(running())
+    assert feishu.names[4:] == ["reply"]
+    await desk.clock.advance(601)
+    feishu.scopes_missing = set()
+    await desk.sink(Handle("t3-p0")).open(running())
+    assert feishu.names[5:] == ["create", "reply"]
+
+
+async def test_down_to_one_message(desk: Desk, feishu: Feishu) -> None:
+    feishu.faults["create"] = [300303]
+    feishu.faults["reply"] = [230054]
+    sink = desk.sink()
+    await sink.open(running())
+    assert sink.limits.streams is False
+    await sink.show(running("Hello"))
+    assert await sink.finish(final("**Hello**")) == Delivery("delivered", "om_0")
+    message = feishu.messages["om_0"]
+    assert (message["msg_type"], message["uuid"]) == ("post", "t1-p0-t")
+    assert message["content"]["zh_cn"]["content"][0] == [{"tag": "md", "text": "**Hello**"}]
+    await sink.finish(final("**Hello**"))
+    assert len(feishu.messages) == 1
+
+
+async def test_a_refused_post_becomes_text(desk: Desk, feishu: Feishu) -> None:
+    feishu.faults["reply"] = [230001]
+    sink = desk.sink(Handle("t1-p0", rung="text"))
+    await sink.finish(final('[x](bad) <at user_id="all"></at>'))
+    message = feishu.messages["om_0"]
+    assert message["msg_type"] == "text"
+    assert "<at" not in message["content"]["text"]
+
+
+async def test_a_refused_final_card_is_shown_without_markdown(desk: Desk, feishu: Feishu) -> None:
+    sink = desk.sink()
+    await sink.open(running())
+    feishu.faults["update"] = ["bad thing"]
+    assert (await sink.finish(final("**Hello**"))).state == "delivered"
+    shown = elements(feishu.cards["7000"]["card"])[ANSWER]["content"]
+    assert "**" not in shown
+    assert "Hello" in shown
+
+
+async def test_an_answer_is_never_lost_with_its_card(desk: Desk, feishu: Feishu) -> None:
+    sink = desk.sink()
+    await sink.open(running())
+    feishu.faults["update"] = [200740]
+    assert (await sink.finish(final("Hello"))).proof == "om_1"
+    assert elements(feishu.messages["om_1"]["content"])[ANSWER]["content"] == "Hello"
+
+
+async def test_a_reply_never_opened_is_one_message(desk: Desk, feishu: Feishu) -> None:
+    sink = desk.sink()
+    assert len(sink.charges("finish")) == 2
+    assert await sink.finish(final("Hello")) == Delivery("delivered", "om_0")
+    assert feishu.names == ["reply"]
+    assert feishu.messages["om_0"]["content"]["config"]["streaming_mode"] is False
+    await sink.finish(final("Hello again"))
+    assert feishu.names == ["reply", "patch"]
+    assert len(feishu.messages) == 1
+
+
+async def test_a_lost_single_message_is_repeated_and_brought_up_to_date(
+    desk: Desk, feishu: Feishu
+) -> None:
+    feishu.faults["reply"] = ["lost"]
+    with pytest.raises(Uncertain):
+        await desk.sink().finish(final("old"))
+    await desk.sink(desk.saved[-1], attempt=2).finish(final("new"))
+    assert len(feishu.messages) == 1
+    assert elements(feishu.messages["om_0"]["content"])[ANSWER]["content"] == "new"
+
+
+# ---------------------------------------------------------------- the place
+
+
+async def test_a_recalled_question_is_answered_in_the_chat(desk: Desk, feishu: Feishu) -> None:
+    feishu.faults["reply"] = [230011]
+    sink = desk.sink()
+    await sink.finish(final("Hello"))
+    assert feishu.names == ["reply", "send"]
+    assert feishu.messages["om_0"]["receive_id"] == "oc_1"
+
+
+async def test_a_recalled_question_in_a_topic_is_gone(desk: Desk, feishu: Feishu) -> None:
+    feishu.faults["reply"] = [230011]
+    with pytest.raises(Gone):
+        await desk.sink(thread_id="omt_1").finish(final("Hello"))
+    feishu.faults["reply"] = [230011]
+    with pytest.raises(Gone):
+        await desk.sink().finish(final("", note="recalled", state="recalled"))
+    assert feishu.messages == {}
+
+
+async def test_a_topic_is_answered_in_its_topic(desk: Desk, feishu: Feishu) -> None:
+    await desk.sink(thread_id="omt_1", reply_in_thread=True).open(running())
+    assert feishu.body("reply")["reply_in_thread"] is True
+    feishu.faults["reply"] = [230071]
+    other = desk.sink(Handle("t2-p0"), thread_id="omt_1", reply_in_thread=True)
+    await other.open(running())
+    assert feishu.body("reply")["reply_in_thread"] is False
+
+
+async def test_a_dissolved_chat_is_gone_at_once(desk: Desk, feishu: Feishu) -> None:
+    feishu.faults["reply"] = [232009]
+    with pytest.raises(Gone):
+        await desk.sink().open(running())
+    assert feishu.names == ["create", "reply"]
+
+
+async def test_the_chat_is_to_blame_for_230020(desk: Desk, feishu: Feishu) -> None:
+    feishu.faults["reply"] = [230020]
+    sink = desk.sink()
+    with pytest.raises(RateLimited) as caught:
+        await sink.open(running())
+    assert caught.value.bucket in {charge.bucket for charge in sink.charges("open")}
+
+
+async def test_charges_tell_the_calls(desk: Desk, feishu: Feishu) -> None:
+    """Every call is charged to its API before it is made."""
+    sink = desk.sink()
+    steps: list[tuple[Any, Snapshot]] = [
+        ("open", running()),
+        ("show", running("a")),
+        ("show", running("ab")),
+        ("finish", final("abc")),
+    ]
+    for step, snapshot in steps:
+        allowed = Counter(c.bucket.rpartition("/")[2] for c in sink.charges(step))
+        before = len(feishu.calls)
+        await getattr(sink, step)(snapshot)
+        assert not Counter(feishu.names[before:]) - allowed
+    bodies = json.dumps([body for _, body in feishu.calls])
+    assert "canary-secret" not in bodies
+
+
+# ---------------------------------------------------------------- sizes
+
+
+async def test_too_much_text_is_refused_before_it_is_sent(desk: Desk, feishu: Feishu) -> None:
+    sink = desk.sink()
+    await sink.open(running())
+    with pytest.raises(TooBig):
+        await sink.show(running("x" * 40_000))
+    assert feishu.names == ["create", "reply"]
+
+
+def test_reasoning_makes_room_for_the_answer() -> None:
+    snapshot = final("字" * 5000, reasoning='"\n<' * 10_000)
+    shown, card = fitting(snapshot, streaming=False)
+    assert elements(card)[ANSWER]["content"] == "字" * 5000
+    assert len(json.dumps(card, ensure_ascii=False).encode()) < 30_000
+    assert face(snapshot).texts != shown.texts
+
+
+def test_an_empty_snapshot_is_still_a_card() -> None:
+    assert face(Snapshot()).texts == {}
+    assert elements(draw(face(Snapshot())))[ANSWER]["content"] == " "
+
+
+# ---------------------------------------------------------------- foreign text (law 11)
+
+ATTACKS = [
+    "<at id=all></at>",
+    '<at user_id="all">all</at>',
+    "<AT ID=all></AT>",
+    "<person id='ou_1'></person>",
+    "<button>x</button>",
+    "<font color='red'>x</font>",
+    "<link url='x'>",
+    "<a href='x'>y</a>",
+    "<img src='x'>",
+    "<number_tag>1</number_tag>",
+    "<text_tag color='red'>x</text_tag>",
+    "<local_datetime millisecond='1'></local_datetime>",
+    "<record>",
+    "<chart>",
+]
+
+
+@pytest.mark.parametrize("attack", ATTACKS)
+def test_no_tag_of_the_model_reaches_the_card(attack: str) -> None:
+    words = f"hello {attack} world"
+    snapshot = final(words, reasoning=attack, note=attack, footer=attack, summary=attack)
+    for shown in (draw(face(snapshot)), draw(face(snapshot, plainly=True))):
+        contents = [e.get("content", "") for e in elements(shown).values()]
+        assert not any(re.search(r"<[/A-Za-z]", content) for content in contents)
+    assert not re.search(r"<(?i:at|person)\b", json.dumps([post(snapshot), text(snapshot)]))
+    assert not re.search(r"<(?i:at|person)\b", json.dumps(draw(face(snapshot))))
+
+
+@pytest.mark.parametrize("tick", ["`", "``", "```"])
+@pytest.mark.parametrize("attack", ATTACKS[:4])
+def test_code_cannot_ping_either(attack: str, tick: str) -> None:
+    assert not re.search(r"<(?i:at|person)\b", safe(f"{tick}\n{attack}\n{tick}"))
+    assert not re.search(r"<(?i:at|person)\b", safe(f"{tick}{attack}{tick}"))
+
+
+@pytest.mark.parametrize(
+    ("words", "shown"),
+    [
+        ("a < b, 1<2, <3, List<int>", "a < b, 1<2, <3, List&lt;int>"),
+        ("use `<a href>` here <a>", "use `<a href>` here &lt;a>"),
+        ("```html\n<a>\n![x](y)\n```\n<a>", "```html\n<a>\n![x](y)\n```\n&lt;a>"),
+        ("~~~\n<a>\n```\n~~~\n<a>", "~~~\n<a>\n```\n~~~\n&lt;a>"),
+        ("![cat](http://x/y.png) ![](http://z)", "[cat](http://x/y.png) [🖼](http://z)"),
+        ("half `open <a", "half `open &lt;a"),
+        ("`` a ` <b> ``", "`` a ` <b> ``"),
+        ("wow!", "wow!"),
+    ],
+)
+def test_markdown_is_kept_where_it_is_harmless(words: str, shown: str) -> None:
+    assert safe(words) == shown
+
+
+TOKENS = """<at id=all></at>|<|a|at| |`|``|```|!|[|]|(u)|</|person|~~~|    |x|>|- |/|字"""
+tokens = st.sampled_from([*TOKENS.split("|"), "\n", "\r", "\u2028"])
+
+
+@settings(max_examples=500, deadline=None)
+@given(st.lists(tokens, max_size=14).map("".join))
+def test_what_is_shown_stays_a_prefix(words: str) -> None:
+    before = ""
+    for end in range(len(words) + 1):
+        shown = safe(words[:end], growing=True)
+        assert shown.startswith(before)
+        before = shown
+    assert safe(words).startswith(before)
+    assert not re.search(r"<(?=/?(?:at|person)\b)", safe(words), re.IGNORECASE)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.text(st.characters(), max_size=100))
+def test_any_text_makes_a_card_that_json_can_carry(words: str) -> None:
+    snapshot = final(words, reasoning=words, note=words, footer=words)
+    _, card = fitting(snapshot, streaming=False)
+    json.dumps([card, post(snapshot), text(snapshot)], ensure_ascii=False).encode()
+
+
+def test_literal_and_plain() -> None:
+    assert literal("a*b <at>") == "a&#42;b &#60;at&#62;"
+    assert plain("<at user_id='all'> <b>") == "<\u200bat user_id='all'> <b>"
