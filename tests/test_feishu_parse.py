@@ -164,6 +164,18 @@ def test_big_junk_and_control_characters() -> None:
     assert not any(ord(c) < 32 and c not in "\n\t" for c in message.text)
 
 
+def test_half_an_emoji_and_raw_control_characters_do_not_cost_the_message() -> None:
+    assert read(received('{"text":"hi \\ud83d there"}')).text == "hi ? there"
+    assert read(received('{"text":"a\x07b\nc"}')).text == "ab\nc"
+    assert read(received("[" * 100_000)).parts == (UnreadablePart("broken"),)
+
+
+def test_everybody_is_not_a_person() -> None:
+    everybody = {"key": "@_all", "id": "all", "name": "all"}
+    message = read(received({"text": "@_all @_user_1 x"}, mentions=[everybody, MINE]))
+    assert (message.mentions, message.text) == ((), "@all x")
+
+
 def pressed(value: object, **event: object) -> dict[str, Any]:
     body = {
         "operator": {"open_id": "ou_a", "union_id": "on_a"},

@@ -59,7 +59,7 @@ class Mentions:
             me = me or mine
             if key:
                 names[key] = "" if mine else f"@{name}"
-            if person and not mine:
+            if person and not mine and key != ALL:
                 others.append(Person(person, name))
         return cls(me, tuple(others), names)
 

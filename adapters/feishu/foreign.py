@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 
 import orjson
@@ -26,8 +27,17 @@ def text_at(value: object, *path: str) -> str:
 
 
 def loads(text: str) -> object:
-    """The JSON value in `text`, or None."""
+    """The JSON value in `text`, or None. Half an emoji and raw control characters, which
+    strict JSON refuses, do not cost the message."""
     try:
         return orjson.loads(text)
-    except (orjson.JSONDecodeError, UnicodeError):
+    except orjson.JSONDecodeError:
+        return _loads_leniently(text)
+
+
+def _loads_leniently(text: str) -> object:
+    try:
+        value = json.loads(text, strict=False)
+        return orjson.loads(json.dumps(value, ensure_ascii=False).encode("utf-8", "replace"))
+    except (ValueError, RecursionError):
         return None
