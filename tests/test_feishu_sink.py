@@ -22,7 +22,7 @@ from adapters.feishu.settings import FeishuSettings
 from adapters.http import Http
 from adapters.playground.clock import VirtualClock
 from bot.contract import Button, Delivery, Handle, ReplySink, Snapshot
-from bot.errors import Gone, RateLimited, TooBig, Transient, Uncertain
+from bot.errors import Gone, RateLimited, StoreError, TooBig, Transient, Uncertain
 
 ADDRESS = {
     "chat_id": "oc_1",
@@ -179,8 +179,11 @@ class Desk:
         self.platform = FeishuPlatform(bot, self.http, self.clock)
         self.saved: list[Handle] = []
         self.saved_at: list[int] = []
+        self.disk_full = False
 
     async def save(self, handle: Handle) -> None:
+        if self.disk_full:
+            raise StoreError("disk full")
         self.saved.append(handle)
         self.saved_at.append(len(self.feishu.calls))
 
@@ -355,6 +358,18 @@ async def test_a_card_that_never_becomes_visible(desk: Desk, feishu: Feishu) -> 
     await sink.open(running())
     assert sink.handle.rung == "patch"
     assert feishu.messages["om_0"]["content"]["schema"] == "2.0"
+
+
+async def test_a_live_card_is_finished_on_a_full_disk(desk: Desk, feishu: Feishu) -> None:
+    sink = desk.sink()
+    await sink.open(running())
+    desk.disk_full = True
+    for number in range(1, 400):
+        await sink.show(running("x" * number))
+    assert (await sink.finish(final("Hello"))).state == "delivered"
+    with pytest.raises(StoreError):
+        await desk.sink(Handle("t2-p0")).open(running())
+    assert len(feishu.messages) == 1
 
 
 # ---------------------------------------------------------------- streaming mode

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -11,7 +12,9 @@ from adapters.feishu.api import FeishuApi, Sent
 from adapters.feishu.codes import NO_TARGET, NO_THREAD
 from adapters.feishu.foreign import text_at
 from bot.contract import Charge, Clock, Handle, Json, Save, Window
-from bot.errors import BorderError, Gone, Uncertain
+from bot.errors import BorderError, Gone, StoreError, Uncertain
+
+log = logging.getLogger(__name__)
 
 KEY_LIVES = 3500.0
 """Seconds for which Feishu recognises a repeated uuid: an hour, less some slack."""
@@ -26,10 +29,19 @@ class Journal:
     def __init__(self, handle: Handle, save: Save) -> None:
         self.handle, self._save = handle, save
 
-    async def put(self, **changes: Any) -> None:
-        """Change the handle and commit it."""
+    async def intend(self, **changes: Any) -> None:
+        """Change the handle and commit it, before a call that must not be forgotten.
+        Raises StoreError: then the call must not be made."""
         self.handle = replace(self.handle, **changes)
         await self._save(self.handle)
+
+    async def put(self, **changes: Any) -> None:
+        """Change the handle and commit it if the disk can: a live card is finished even
+        when it cannot, and a forgotten change costs at most a repetition under its key."""
+        try:
+            await self.intend(**changes)
+        except StoreError as error:
+            log.warning("reply journal not written: %s", error)
 
     def note(self, **extra: object) -> dict[str, object]:
         """The handle's `extra` with changes; None removes a key."""
@@ -78,7 +90,7 @@ class Place:
         with `changes` of the handle, before the call. Without `anywhere`, a recalled
         question is Gone instead of answered in the chat."""
         begun = self._journal.handle.extra.get("sending_at") or self._clock.time()
-        await self._journal.put(extra=self._journal.note(sending_at=begun), **changes)
+        await self._journal.intend(extra=self._journal.note(sending_at=begun), **changes)
         uuid = f"{self._journal.handle.key}{suffix}"
         try:
             sent = await self._deliver(msg_type, content, uuid, anywhere)
