@@ -487,6 +487,14 @@ async def test_a_refused_final_card_is_shown_without_markdown(desk: Desk, feishu
     assert "Hello" in shown
 
 
+async def test_a_refused_closing_does_not_cost_the_markdown(desk: Desk, feishu: Feishu) -> None:
+    sink = desk.sink()
+    await sink.open(running())
+    feishu.faults["settings"] = [300122]
+    assert (await sink.finish(final("**Hello**"))).state == "delivered"
+    assert elements(feishu.cards["7000"]["card"])[ANSWER]["content"] == "**Hello**"
+
+
 async def test_an_answer_is_never_lost_with_its_card(desk: Desk, feishu: Feishu) -> None:
     sink = desk.sink()
     await sink.open(running())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Awaitable, Callable
 
 from adapters.feishu.api import FeishuApi
@@ -10,6 +11,8 @@ from adapters.feishu.codes import CARD_NOT_YET, SEQUENCE, STREAM_CLOSED
 from adapters.feishu.place import Journal, Place
 from bot.contract import Charge, Clock, Delivery, Limits, Snapshot, Step, Window
 from bot.errors import BorderError, Bug, Gone, Transient
+
+log = logging.getLogger(__name__)
 
 TEXT_BYTES = 15_000
 """Most bytes of an answer in one card: 30 KB of request less reasoning, escapes and frame."""
@@ -200,14 +203,21 @@ class CardKit:
         if card != self._closed_with:
             await self._confirm(self._update(card))
             self._closed_with = card
-        closed = config(shown.summary, streaming=False)
-        await self._confirm(
-            self._settings({key: closed[key] for key in ("streaming_mode", "summary")})
-        )
+        await self._close_streaming(shown)
         message_id = self._journal.handle.message_id
         if not message_id:
             return Delivery("unconfirmed", self._card)
         return Delivery("delivered", message_id)
+
+    async def _close_streaming(self, shown: Face) -> None:
+        """Said twice, because whether replacing the card closes the mode is not
+        documented; a refusal costs nothing, for the text is complete."""
+        closed = config(shown.summary, streaming=False)
+        changes = {key: closed[key] for key in ("streaming_mode", "summary")}
+        try:
+            await self._confirm(self._settings(changes))
+        except Bug as error:
+            log.warning("streaming mode closes by itself: %s", error)
 
     async def leave(self) -> None:
         """Stop the animation of a card that is given up; best effort."""
