@@ -368,6 +368,17 @@ async def test_links_that_are_cut_or_muted(
     await sim.wait_for(lambda: fresh.frames)
 
 
+async def test_a_half_open_link_answers_no_ping(sim: DingTalkSim, client: Client) -> None:
+    _, opened = await client.ticket()
+    url = f"{opened['endpoint']}?ticket={quote(opened['ticket'], safe='')}"
+    async with asyncio.timeout(20), client.http.ws_connect(url, heartbeat=0.1) as ws:
+        await sim.wait_for(lambda: sim.links)
+        sim.mute_links(half_open=True)
+        async for _ in ws:
+            pass  # ends when the client gives up: its ping met silence
+    assert len(sim.links) == 1
+
+
 async def test_events_that_answer_later_come_again(
     sim: DingTalkSim, client: Client, clock: VirtualClock
 ) -> None:
@@ -684,11 +695,32 @@ async def test_two_frames_of_a_card_at_once_are_refused(
     sim: DingTalkSim, client: Client, clock: VirtualClock, group: str
 ) -> None:
     await client.call(*CREATE, card(sim, group))
-    body = frame("a")
-    first, second = await asyncio.gather(
-        client.call(*STREAM, body), client.call(*STREAM, frame("ab"))
-    )
-    assert sorted([first[0], second[0]]) == [200, 403]
+    sim.faults.order(wire.CARD_STREAM, Fault("delay", seconds=5))
+    slow = asyncio.create_task(client.call(*STREAM, frame("a")))
+    await sim.wait_for(lambda: sim.calls_of(wire.CARD_STREAM))
+    assert (await client.call(*STREAM, frame("ab")))[1]["code"] == wire.QPS_CODE
+    await clock.advance(5)
+    assert (await slow)[0] == 200
+    assert sim.violations == ["streaming: two frames of card-1 at the same time"]
+
+
+async def test_a_frame_whose_caller_hung_up_is_not_in_flight(
+    sim: DingTalkSim, client: Client, clock: VirtualClock, group: str
+) -> None:
+    await client.call(*CREATE, card(sim, group))
+    sim.faults.order(wire.CARD_STREAM, Fault("hang", seconds=3600))
+    slow = asyncio.create_task(client.call(*STREAM, frame("a")))
+    await sim.wait_for(lambda: sim.calls_of(wire.CARD_STREAM))
+    slow.cancel()
+    await asyncio.gather(slow, return_exceptions=True)
+
+    async def again() -> bool:
+        return (await client.call(*STREAM, frame("ab")))[0] == 200
+
+    for _ in range(100):  # until the server sees the closed socket
+        if await again():
+            break
+    assert only(sim, group).text == "ab"
 
 
 async def test_creating_is_strict(sim: DingTalkSim, client: Client, group: str) -> None:

@@ -67,6 +67,7 @@ class Push:
     """One frame on its way, waiting for its ack."""
 
     message_id: str
+    link: str
     topic: str
     key: str
     sent_at: float
@@ -153,6 +154,8 @@ class Gateway:
     def _drop(self, link: Link) -> None:
         if link in self.links:
             self.links.remove(link)
+        for message_id in [p.message_id for p in self._pushes.values() if p.link == link.id]:
+            del self._pushes[message_id]
         for task in link.tasks:
             task.cancel()
         self._b.world.changed.set()
@@ -214,6 +217,7 @@ class Gateway:
     ) -> Push:
         push = Push(
             headers["messageId"],
+            link.id,
             headers["topic"],
             key,
             self._b.clock.monotonic(),

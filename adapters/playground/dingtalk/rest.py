@@ -27,6 +27,9 @@ QPS = 20
 
 BODY_LIMIT = 4 << 20
 
+CALLS_KEPT = 50_000
+"""Recorded calls at most: a demo may run for weeks."""
+
 
 class Rest:
     def __init__(
@@ -87,13 +90,21 @@ class Rest:
     def _guarded(self, route: str, handler: Handler) -> Handler:
         async def serve(request: web.Request) -> web.StreamResponse:
             call = await self._record(route, request)
-            answer = await self._b.faults.around(
-                route, request, lambda: self._refusable(call, request, handler)
-            )
-            call.status = answer.status if request.transport is not None else 0
+            if route == wire.CARD_STREAM:
+                answer = await self._single_flight(call, request, handler)
+            else:
+                answer = await self._faulty(call, request, handler)
+            call.status = answer.status if _answerable(request) else 0
             return answer
 
         return serve
+
+    async def _faulty(
+        self, call: Call, request: web.Request, handler: Handler
+    ) -> web.StreamResponse:
+        return await self._b.faults.around(
+            call.route, request, lambda: self._refusable(call, request, handler)
+        )
 
     async def _refusable(
         self, call: Call, request: web.Request, handler: Handler
@@ -107,6 +118,23 @@ class Rest:
             call.code = str(error.errcode)
             return error.answer()
 
+    async def _single_flight(
+        self, call: Call, request: web.Request, handler: Handler
+    ) -> web.StreamResponse:
+        """Two frames of one card at the same time are refused (reference 6.4); a frame
+        whose caller has hung up no longer counts."""
+        track = str(call.body.get("outTrackId")) if isinstance(call.body, dict) else ""
+        flying = [other for other in self._streaming[track] if _answerable(other)]
+        if flying and self._b.strict_limits:
+            self._b.blame(f"streaming: two frames of {track} at the same time")
+            call.code = wire.QPS_CODE
+            return Refused(403, wire.QPS_CODE, "单张卡片更新过快").answer()
+        self._streaming[track] = [*flying, request]
+        try:
+            return await self._faulty(call, request, handler)
+        finally:
+            self._streaming[track].remove(request)
+
     async def _record(self, route: str, request: web.Request) -> Call:
         raw = await request.read()
         try:
@@ -115,6 +143,8 @@ class Rest:
             body = raw.decode("utf-8", "replace")
         call = Call(route, self._b.clock.time(), body, self._connection(request))
         self._b.calls.append(call)
+        if len(self._b.calls) > CALLS_KEPT:
+            del self._b.calls[: CALLS_KEPT // 2]
         self._b.world.changed.set()
         return call
 
@@ -135,7 +165,7 @@ class Rest:
             body = await _body(request)
             return web.json_response(operation(body))
 
-        return self._single_flight(handle) if route == wire.CARD_STREAM else handle
+        return handle
 
     def _may(self, route: str) -> None:
         """Rate, then permission, then the month; a call refused by the rate costs nothing."""
@@ -152,23 +182,6 @@ class Rest:
             )
         if route not in wire.FREE and not self._b.quota.take_api(route):
             raise Refused(403, wire.COUNT_CODE, "本月调用量已用完")
-
-    def _single_flight(self, handler: Handler) -> Handler:
-        """Two frames of one card at the same time are refused (reference 6.4)."""
-
-        async def handle(request: web.Request) -> web.StreamResponse:
-            track = str((await _body(request)).get("outTrackId"))
-            flying = [r for r in self._streaming[track] if r.transport is not None]
-            if flying and self._b.strict_limits:
-                self._b.blame(f"streaming: two frames of {track} at the same time")
-                raise Refused(403, wire.QPS_CODE, "单张卡片更新过快")
-            self._streaming[track] = [*flying, request]
-            try:
-                return await handler(request)
-            finally:
-                self._streaming[track].remove(request)
-
-        return handle
 
     async def _token(self, request: web.Request) -> web.StreamResponse:
         return web.json_response(self._tokens.new_style(await _body(request)))
@@ -189,6 +202,10 @@ class Rest:
         if file is None or file.until < self._b.clock.time():
             return web.Response(status=403, text="<Error>AccessDenied</Error>")
         return web.Response(body=file.data, content_type="application/octet-stream")
+
+
+def _answerable(request: web.Request) -> bool:
+    return request.transport is not None and not request.transport.is_closing()
 
 
 async def _body(request: web.Request) -> dict[str, Any]:
