@@ -11,10 +11,12 @@ import pytest
 from aiohttp import web
 
 from adapters.feishu.api import FeishuApi
+from adapters.feishu.chat import FeishuPlatform
 from adapters.feishu.codes import error_of
 from adapters.feishu.settings import FeishuSettings
 from adapters.http import Answer, Http
 from adapters.playground.clock import VirtualClock
+from bot.contract import Reactions
 from bot.errors import (
     AuthError,
     BorderError,
@@ -234,6 +236,26 @@ async def test_reactions(server: Server, api: FeishuApi) -> None:
     await api.remove_reaction("om_1", "r/1")
     assert server.calls[0][2] == {"reaction_type": {"emoji_type": "Get"}}
     assert server.calls[1][:2] == ("DELETE", "/open-apis/im/v1/messages/om_1/reactions/r%2F1")
+
+
+async def test_marks_never_raise(server: Server, clock: VirtualClock) -> None:
+    http = Http()
+    settings = FeishuSettings("b", "cli_1", SECRET, base_url=server.url)
+    platform = FeishuPlatform(settings, http, clock)
+    assert isinstance(platform, Reactions)
+    server.script.append((200, {"code": 0, "data": {"reaction_id": "r1"}}))
+    token = await platform.react({"message_id": "om_1"}, "seen")
+    await platform.unreact({"message_id": "om_1"}, token)
+    assert [call[:2] for call in server.calls] == [
+        ("POST", "/open-apis/im/v1/messages/om_1/reactions"),
+        ("DELETE", "/open-apis/im/v1/messages/om_1/reactions/r1"),
+    ]
+    server.script.extend([(400, {"code": 231003}), (502, b"<html>")])
+    assert await platform.react({"message_id": "om_1"}, "done") == ""
+    await platform.unreact({"message_id": "om_1"}, token)
+    assert await platform.react({}, "seen") == ""
+    assert len(server.calls) == 4
+    await http.close()
 
 
 async def test_a_zero_code_without_an_id_is_no_proof(server: Server, api: FeishuApi) -> None:
