@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import sys
 from collections.abc import AsyncIterator
@@ -218,6 +219,23 @@ async def test_run_sdk_says_why_it_is_refused_and_ends_when_cancelled(sim: DingT
         done, _ = await asyncio.wait({receiver.task}, timeout=5)
         assert done
         assert receiver.task.cancelled()
+
+
+async def test_run_sdk_logs_neither_secrets_nor_messages(
+    sim: DingTalkSim, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    ann = sim.add_person("Ann")
+    async with Receiver(sim) as receiver:
+        await sim.wait_for(lambda: sim.links, 30)
+        receiver.fail = 1
+        await sim.deliver_raw("/unknown", {"text": "canary-words"})
+        await sim.say(sim.p2p(ann), ann, "canary-words")
+        await sim.wait_for(lambda: receiver.fail == 0)
+    written = caplog.text
+    assert "ticket" not in written
+    assert "canary-words" not in written and sim.client_secret not in written
+    assert "error processing message" in written
 
 
 async def test_run_sdk_leaves_no_link_behind(sim: DingTalkSim) -> None:

@@ -29,6 +29,10 @@ TOPICS = (MESSAGES, CARD_CALLBACK)
 OPEN_SECONDS = 10.0
 """For connections/open; the client's own call would wait for ever."""
 
+STOP_SECONDS = 1.0
+"""For the thread to end. One that is inside the blocking call is left behind: it is a
+daemon, and ends when the call does."""
+
 OnFrame = Callable[[str, dict[str, Any]], Awaitable[dict[str, Any] | None]]
 Process = Callable[[str, dict[str, Any]], Coroutine[Any, Any, tuple[int, dict[str, Any] | None]]]
 
@@ -58,7 +62,10 @@ async def run_sdk(
     main = asyncio.get_running_loop()
 
     async def process(topic: str, data: dict[str, Any]) -> tuple[int, dict[str, Any] | None]:
-        handed = asyncio.run_coroutine_threadsafe(_awaited(on_frame(topic, data)), main)
+        async def hand_over() -> dict[str, Any] | None:
+            return await on_frame(topic, data)
+
+        handed = asyncio.run_coroutine_threadsafe(hand_over(), main)
         return 200, await asyncio.wrap_future(handed)
 
     over = asyncio.Event()
@@ -70,16 +77,13 @@ async def run_sdk(
             raise thread.error
     finally:
         thread.stop()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(over.wait(), STOP_SECONDS)
         status.connected, status.cause = False, "stopped"
 
 
-async def _awaited(frame: Awaitable[dict[str, Any] | None]) -> dict[str, Any] | None:
-    return await frame
-
-
 class _SdkThread:
-    """The client in its daemon thread. stop() does not wait: a thread inside a blocking
-    call ends when that call does, at most OPEN_SECONDS later."""
+    """The client in its daemon thread; stop() asks it to end and does not wait."""
 
     def __init__(
         self, settings: SdkSettings, process: Process, status: LinkStatus, clock: Clock
@@ -208,6 +212,7 @@ def _client(settings: SdkSettings, process: Process, report: _Report) -> Any:
     class Client(_Hooks, DingTalkStreamClient):  # type: ignore[misc]
         """The hooks come first, so the parent's loop calls them."""
 
+    logging.getLogger("websockets").setLevel(logging.INFO)  # its debug lines hold the ticket
     client = Client(Credential(settings.client_id, settings.client_secret), logger=_Quiet())
     client.aim(settings, report)
     for topic in TOPICS:
