@@ -332,8 +332,9 @@ async def test_several_links_share_the_load_and_a_leaving_one_gets_nothing(
     await sim.leave_links()
     third = await client.link()
     await sim.wait_for(lambda: len(sim.links) == 3)
-    await sim.say(sim.p2p(ann), ann, "last")
-    await sim.wait_for(lambda: third.frames)
+    for number in range(8):
+        await sim.say(sim.p2p(ann), ann, str(number))
+    await sim.wait_for(lambda: len(third.frames) == 8)
     assert first.system[-1] == "disconnect"
     await clock.advance(11)
     await sim.wait_for(lambda: first.ws.closed and second.ws.closed)
@@ -366,6 +367,24 @@ async def test_links_that_are_cut_or_muted(
     fresh = await client.link()
     await clock.advance(20)
     await sim.wait_for(lambda: fresh.frames)
+
+
+async def test_clean_closes_keepalives_and_garbage(
+    sim: DingTalkSim, client: Client, clock: VirtualClock
+) -> None:
+    sim.policy.keepalive_every, sim.policy.greet = 20.0, False
+    link = await client.link()
+    await clock.advance(21)
+    await sim.wait_for(lambda: link.system == ["KEEPALIVE"])
+    await sim.close_links(1001)
+    await sim.wait_for(lambda: link.ws.closed and not sim.links)
+    assert link.ws.close_code == 1001
+    _, opened = await client.ticket()
+    ws = await client.dial(opened)
+    await sim.wait_for(lambda: sim.links)
+    await sim.send_garbage("{not json")
+    assert (await ws.receive()).data == "{not json"
+    await ws.close()
 
 
 async def test_a_half_open_link_answers_no_ping(sim: DingTalkSim, client: Client) -> None:
@@ -467,6 +486,16 @@ async def test_twenty_calls_a_second_and_a_month_that_ends(
     status, answer = await client.call(*GROUP, body)
     assert (status, answer["code"]) == (403, wire.COUNT_CODE)
     assert sim.calls[-1].code == wire.COUNT_CODE
+
+
+async def test_names_of_people(sim: DingTalkSim, client: Client) -> None:
+    ann = sim.add_person("Ann")
+    url = f"/topapi/v2/user/get?access_token={await client.new_token()}"
+    _, answer = await client.call("POST", url, {"userid": ann.id})
+    assert answer["result"]["name"] == "Ann"
+    assert (await client.call("POST", url, {"userid": ann.sender_id}))[1]["errcode"] != 0
+    sim.policy.missing_scopes.add("qyapi_get_member")
+    assert (await client.call("POST", url, {"userid": ann.id}))[1]["errcode"] != 0
 
 
 async def test_a_missing_permission_names_its_scope(sim: DingTalkSim, client: Client) -> None:
@@ -809,6 +838,22 @@ async def test_pressing_a_button(sim: DingTalkSim, client: Client, group: str) -
     assert (only(sim, group).text, only(sim, group).small) == ("text", "已停止")
     with pytest.raises(ValueError, match="no button"):
         await sim.press("card-1", "stop", ann)
+
+
+async def test_a_button_of_a_private_card(sim: DingTalkSim, client: Client, group: str) -> None:
+    link = await client.link()
+    ann = next(iter(sim.world.people.values()))
+    private = card(sim, group) | {
+        "openSpaceId": f"dtv1.card//IM_ROBOT.{ann.id}",
+        "imRobotOpenSpaceModel": {},
+        "imRobotOpenDeliverModel": {"spaceType": "IM_ROBOT"},
+    }
+    await client.call(*CREATE, private)
+    forms: list[tuple[Any, str]] = [("user", ann.id), ("chat", sim.p2p(ann).id), ("none", "")]
+    for form, expected in forms:
+        sim.policy.private_space = form
+        assert await sim.press("card-1", "stop", ann) == {}
+        assert (link.data()["spaceType"], link.data()["spaceId"]) == ("IM_ROBOT", expected)
 
 
 async def test_a_button_nobody_answers(

@@ -265,7 +265,7 @@ class Cards:
             "corpId": self._b.world.corp_id,
             "userId": person.staff_id,
             "userIdType": 1,
-            "spaceId": card.space_id,
+            "spaceId": self._said_space(card),
             "spaceType": card.space_type,
             "extension": "{}",
             "content": {
@@ -275,6 +275,13 @@ class Cards:
                 }
             },
         }
+
+    def _said_space(self, card: Card) -> str:
+        if card.space_type == "IM_GROUP" or self._b.policy.private_space == "user":
+            return card.space_id
+        if self._b.policy.private_space == "none" or card.bubble is None:
+            return ""
+        return card.bubble.chat
 
 
 def _content(card: Card) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import uuid
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from aiohttp import web
 
@@ -108,7 +108,9 @@ class Policy:
     `stream_max_bytes`: a bigger frame is refused (param.stream.content).
     `blank_over_bytes`: a bigger final text makes a blank card (reference 6.4).
     `param_max_bytes`: of one cardParamMap value; 0 for no limit. `after_finalize`:
-    whether a frame after the last one is refused or swallowed. `unsafe_words`: texts
+    whether a frame after the last one is refused or swallowed. `private_space`: what a
+    button of a private card says as spaceId: the user, the chat or nothing (only the
+    group's form is documented, reference 6.6). `unsafe_words`: texts
     holding one meet the content filter. `missing_scopes`: rights the app has not got.
     """
 
@@ -128,7 +130,8 @@ class Policy:
     stream_max_bytes: int = 20_000
     blank_over_bytes: int = 9_000
     param_max_bytes: int = 0
-    after_finalize: str = "refuse"
+    after_finalize: Literal["refuse", "swallow"] = "refuse"
+    private_space: Literal["user", "chat", "none"] = "user"
     unsafe_words: set[str] = field(default_factory=set)
     missing_scopes: set[str] = field(default_factory=set)
 
