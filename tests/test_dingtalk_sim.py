@@ -605,6 +605,23 @@ async def test_openapi_sends(sim: DingTalkSim, client: Client) -> None:
     assert (status, answer["code"]) == (400, "staffId.notExisted")
 
 
+async def test_a_disbanded_group_refuses_everything(sim: DingTalkSim, client: Client) -> None:
+    url, _, group = await webhook_of(sim, client)
+    sim.disband(group)
+    text = {"msgtype": "text", "text": {"content": "hi"}}
+    assert (await client.call("POST", url, text))[1]["errcode"] == 400013
+    send = {
+        "robotCode": sim.robot_code,
+        "openConversationId": group.id,
+        "msgKey": "sampleText",
+        "msgParam": '{"content":"hi"}',
+    }
+    assert (await client.call(*GROUP, send))[1]["code"] == "group.disbanded"
+    _, answer = await client.call(*CREATE, card(sim, group.id))
+    assert answer["result"]["deliverResults"][0]["success"] is False
+    assert sim.bot_bubbles(group) == []
+
+
 async def test_reactions_and_recalls(sim: DingTalkSim, client: Client) -> None:
     ann = sim.add_person("Ann")
     group = sim.add_group("Team", [ann])

@@ -124,7 +124,8 @@ class Cards:
         if kind == "IM_ROBOT" and model.get("spaceType") != "IM_ROBOT":
             return "spaceType is illegal"
         chat = self._b.world.chats.get(space)
-        known = chat and chat.kind == "2" if kind == "IM_GROUP" else self._staff(space)
+        group = chat and chat.kind == "2" and not chat.disbanded
+        known = group if kind == "IM_GROUP" else self._staff(space)
         return "" if known else "spaceId is illegal"
 
     def _staff(self, space: str) -> SimPerson | None:

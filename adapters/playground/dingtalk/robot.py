@@ -56,6 +56,8 @@ class Robot:
             raise Refused(400, "invalid.openConversationId")
         if chat.kind != "2":
             raise Refused(400, "resource.not.found", "robot 不存在；请确认 robotCode 是否正确")
+        if chat.disbanded:
+            raise Refused(400, "group.disbanded", "群已解散")
         return {"processQueryKey": self._put(self._b.world.new_id(), chat, block)}
 
     def oto_send(self, body: dict[str, Any]) -> dict[str, Any]:

@@ -166,6 +166,10 @@ class DingTalkSim:
     def p2p(self, person: SimPerson) -> SimChat:
         return self.world.p2p(person)
 
+    def disband(self, chat: SimChat | str) -> None:
+        """The group is gone: every send and delivery there is refused."""
+        self.world.chat(chat).disbanded = True
+
     # acting -----------------------------------------------------------------
 
     async def say(

@@ -42,6 +42,8 @@ class Webhooks:
             body = as_object(raw)
         except ValueError:
             raise OldRefused(40035, "不合法的参数") from None
+        if self._b.world.chats[chat].disbanded:
+            raise OldRefused(400013, "群已被解散")
         self._send(chat, body)
         return web.json_response({"errcode": 0, "errmsg": "ok"})
 

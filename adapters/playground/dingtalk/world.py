@@ -37,6 +37,7 @@ class SimChat:
     kind: str
     title: str
     members: list[SimPerson]
+    disbanded: bool = False
 
 
 @dataclass(slots=True)
