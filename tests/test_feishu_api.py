@@ -150,6 +150,12 @@ async def test_a_storm_of_dead_tokens_fetches_one_new_token(server: Server, api:
     assert server.tokens == 2
 
 
+async def test_a_late_complaint_leaves_the_new_token(server: Server, api: FeishuApi) -> None:
+    await api.token()
+    api.drop_token("t-0")
+    assert await api.token() == "t-1"
+
+
 @pytest.mark.parametrize("code", [10003, 10014, 10015])
 async def test_wrong_credentials(server: Server, api: FeishuApi, code: int) -> None:
     server.token_answer = {"code": code, "msg": f"app secret {SECRET} is wrong"}

@@ -113,6 +113,13 @@ def test_a_late_fragment_finds_nothing() -> None:
     assert box.add(fragment(b"a", 0, 2), 62.0) == b"ab"
 
 
+def test_a_set_of_another_size_starts_over() -> None:
+    box = Fragments()
+    box.add(fragment(b"a", 0, 3), 0.0)
+    assert box.add(fragment(b"b", 1, 2), 0.0) is None
+    assert box.add(fragment(b"a", 0, 2), 0.0) == b"ab"
+
+
 def test_unfinished_sets_are_bounded() -> None:
     box, rng = Fragments(most_bytes=1000), random.Random(1)
     for number in range(200):

@@ -317,6 +317,17 @@ async def test_silence_of_events_asks_for_a_successor(frontier: Frontier, rig: M
     await asyncio.gather(second, return_exceptions=True)
 
 
+async def test_an_event_proves_the_hearing(frontier: Frontier, rig: MakeRig) -> None:
+    one = rig()
+    one.start()
+    for step in range(30):
+        await one.clock.advance(90)
+        if step == 15:
+            await send(frontier, event({"n": 1}))
+            await frontier.next("event")
+    assert not one.connection.left.is_set()
+
+
 # ---------------------------------------------------------------- refusals
 
 
@@ -361,6 +372,7 @@ async def test_refused_handshake(
     with pytest.raises(expected) as caught:
         await asyncio.wait_for(rig().start(), 5)
     assert TICKET not in repr(caught.value)
+    assert caught.value.__cause__ is None
     assert caught.value.__suppress_context__
 
 

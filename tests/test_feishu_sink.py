@@ -328,6 +328,27 @@ async def test_a_send_too_old_to_repeat_stays_unconfirmed(desk: Desk, feishu: Fe
     assert elements(feishu.cards["7000"]["card"])[ANSWER]["content"] == "Hello"
 
 
+async def test_a_living_sink_forgets_its_key_too(desk: Desk, feishu: Feishu) -> None:
+    feishu.faults["reply"] = ["lost"]
+    sink = desk.sink()
+    with pytest.raises(Uncertain):
+        await sink.open(running())
+    await desk.clock.advance(3600)
+    assert (await sink.finish(final("Hello"))).state == "unconfirmed"
+    assert feishu.names.count("reply") == 1
+
+
+async def test_a_repeated_send_is_filled_where_it_stands(desk: Desk, feishu: Feishu) -> None:
+    feishu.faults["reply"] = ["lost"]
+    with pytest.raises(Uncertain):
+        await desk.sink().open(running())
+    await desk.platform._api.create_card(draw(face(running()), streaming=True))
+    sink = desk.sink(replace(desk.saved[-1], card_id="7001"), attempt=2)
+    await sink.open(running())
+    await sink.finish(final("Hello"))
+    assert elements(feishu.cards["7000"]["card"])[ANSWER]["content"] == "Hello"
+
+
 async def test_a_lost_final_is_repeated(desk: Desk, feishu: Feishu) -> None:
     sink = desk.sink()
     await sink.open(running())
@@ -605,6 +626,11 @@ def test_reasoning_makes_room_for_the_answer() -> None:
     assert elements(card)[ANSWER]["content"] == "字" * 5000
     assert len(json.dumps(card, ensure_ascii=False).encode()) < 30_000
     assert face(snapshot).texts != shown.texts
+
+
+def test_the_status_goes_when_there_is_text() -> None:
+    assert face(Snapshot(text="x", status="s")).texts == {ANSWER: "x"}
+    assert face(Snapshot(text=" ", status="s")).texts == {"status_md": "s"}
 
 
 def test_an_empty_snapshot_is_still_a_card() -> None:
