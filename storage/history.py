@@ -1,0 +1,152 @@
+"""Conversations: their part, their choices, their history and what it cost."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from sqlalchemy import Connection, Select, bindparam, func, select, update
+from sqlalchemy import delete as delete_from
+from sqlalchemy.dialects.sqlite import insert as upsert
+
+from bot.contract import Conversation, Exchange, Turn, Usage, UsageTotal
+from storage import codec
+from storage.schema import BILLED, ENDED_CHAT, conversation, inbox, turn
+
+# ---------------------------------------------------------------- what is set
+
+_conversation = select(conversation).where(conversation.c.conversation == bindparam("key"))
+
+
+def read_conversation(connection: Connection, key: str) -> Conversation:
+    row = connection.execute(_conversation, {"key": key}).mappings().first()
+    if row is None:
+        return Conversation(key)
+    return Conversation(key, row["generation"], codec.load(row["choices"]))
+
+
+def generation_of(connection: Connection, key: str) -> int:
+    return read_conversation(connection, key).generation
+
+
+def _put(connection: Connection, known: Conversation) -> None:
+    values = {"generation": known.generation, "choices": codec.dump(known.choices)}
+    put = upsert(conversation).values(conversation=known.key, **values)
+    connection.execute(put.on_conflict_do_update(index_elements=["conversation"], set_=values))
+
+
+def cut(connection: Connection, key: str) -> int:
+    known = read_conversation(connection, key)
+    part = {"of": key, "part": known.generation}
+    count = int(connection.execute(_length, part).scalar_one())
+    _put(connection, Conversation(key, known.generation + 1, known.choices))
+    return count
+
+
+def choose(connection: Connection, key: str, name: str, value: str) -> None:
+    known = read_conversation(connection, key)
+    choices = {other: kept for other, kept in known.choices.items() if other != name}
+    if value:
+        choices[name] = value
+    _put(connection, Conversation(key, known.generation, choices))
+
+
+# ---------------------------------------------------------------- history
+
+_part = (
+    turn.c.conversation == bindparam("of"),
+    turn.c.generation == bindparam("part"),
+    turn.c.done.is_not(None),
+)
+_length = select(func.count()).select_from(turn).where(*_part)
+_last_place = select(func.max(turn.c.done)).where(*_part)
+_newest = (
+    select(turn.c.id, turn.c.person, turn.c.parts, turn.c.answer, turn.c.reasoning)
+    .where(*_part, turn.c.root != bindparam("but"))
+    .order_by(turn.c.done.desc())
+    .limit(bindparam("most"))
+)
+
+
+def exchanges(connection: Connection, of: Turn, root: str, most: int) -> tuple[Exchange, ...]:
+    """The newest `most` of the turn's part, oldest first, without the question that it
+    asks again. Their order is that in which they ended, so a history only ever grows at
+    its end and the model service's cache of it stays good (design.md 7)."""
+    part = {"of": of.new.conversation, "part": of.generation, "but": root, "most": max(0, most)}
+    rows = connection.execute(_newest, part).mappings().all()
+    return tuple(codec.exchange_from_row(row) for row in reversed(rows))
+
+
+_family = (turn.c.root == bindparam("first"), *_part)
+_family_place = select(func.max(turn.c.done)).where(*_family)
+_leave = update(turn).where(*_family).values(done=None)
+
+
+def enter(connection: Connection, row: Mapping[str, Any]) -> None:
+    """Give the ended turn its place in the history: at the end, or the place of the
+    answer that it replaces, which leaves."""
+    part = {"of": row["conversation"], "part": row["generation"]}
+    place = None
+    if row["replaces"]:
+        family = {**part, "first": row["root"]}
+        place = connection.execute(_family_place, family).scalar()
+        connection.execute(_leave, family)
+    if place is None:
+        place = 1 + (connection.execute(_last_place, part).scalar() or 0)
+    connection.execute(_enter, {"turn_no": row["no"], "place": place})
+
+
+_enter = update(turn).where(turn.c.no == bindparam("turn_no")).values(done=bindparam("place"))
+
+# ---------------------------------------------------------------- looking back
+
+
+def newest_ended(connection: Connection, key: str, sender: str) -> str | None:
+    """The id of the newest ended chat turn of the present part."""
+    query = (
+        select(turn.c.id)
+        .where(
+            turn.c.conversation == key,
+            turn.c.generation == generation_of(connection, key),
+            ENDED_CHAT,
+        )
+        .order_by(turn.c.no.desc())
+        .limit(1)
+    )
+    return connection.execute(query.where(turn.c.sender == sender) if sender else query).scalar()
+
+
+def asked_by(connection: Connection, bot: str, message_id: str) -> str | None:
+    """The id of the newest turn of this message."""
+    if not message_id:
+        return None
+    query = select(turn.c.id).where(turn.c.bot == bot, turn.c.message_id == message_id)
+    return connection.execute(query.order_by(turn.c.no.desc()).limit(1)).scalar()
+
+
+def usage_query(since: float, conversation_key: str, sender: str) -> Select[Any]:
+    sums = ("prompt_tokens", "completion_tokens", "cached_tokens", "reasoning_tokens", "cost")
+    query = select(
+        func.count().label("turns"),
+        *(func.coalesce(func.sum(turn.c[name]), 0).label(name) for name in sums),
+    ).where(BILLED, turn.c.ended_at >= since)
+    if conversation_key:
+        query = query.where(turn.c.conversation == conversation_key)
+    return query.where(turn.c.sender == sender) if sender else query
+
+
+def usage(connection: Connection, since: float, key: str, sender: str) -> UsageTotal:
+    row = connection.execute(usage_query(since, key, sender)).mappings().one()
+    used: Usage = codec.usage_from_row(row)
+    return UsageTotal(row["turns"], used, float(row["cost"]))
+
+
+_old = select(inbox.c.event_key).where(inbox.c.seen_at < bindparam("before"))
+_forget = delete_from(inbox).where(
+    inbox.c.event_key.in_(_old.order_by(inbox.c.seen_at).limit(bindparam("most")))
+)
+
+
+def forget_events(connection: Connection, before: float, most: int) -> int:
+    """At most `most` of the event keys older than `before`; returns how many."""
+    return connection.execute(_forget, {"before": before, "most": most}).rowcount

@@ -1,0 +1,89 @@
+"""What is particular to SQLite: the file, its settings, its transactions.
+
+One connection for everything: it is immune to the WAL-reset fault of SQLite before
+3.51.3, which needs two (reference/engine.md 3).
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from pathlib import Path
+
+from sqlalchemy import URL, Connection, Engine, create_engine, event
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError
+from sqlalchemy.pool import NullPool
+
+from bot.errors import StoreError
+
+OLDEST = (3, 35, 0)
+"""The first SQLite with RETURNING."""
+
+WAL_BYTES = 64 * 1024 * 1024
+"""What a write-ahead log that once grew larger is cut back to."""
+
+
+def path_of(url: str) -> Path:
+    """The file that a `sqlite:///…` URL names. Raises StoreError for any other URL; the
+    cause names the scheme alone, because a URL may hold a password."""
+    try:
+        parsed = make_url(url)
+    except (ArgumentError, ValueError):
+        raise StoreError("database URL unreadable 数据库地址无法识别") from None
+    if parsed.drivername not in ("sqlite", "sqlite+pysqlite"):
+        raise StoreError(
+            f"only sqlite:///… is supported now, not {parsed.drivername} "
+            f"目前只支持 sqlite:///…，还不支持 {parsed.drivername}"
+        )
+    if not parsed.database or parsed.database == ":memory:":
+        raise StoreError("a database needs a file 数据库需要一个文件: sqlite:///data/queqiao.db")
+    return Path(parsed.database)
+
+
+def prepare(path: Path) -> None:
+    """Make folder (0700) and file (0600); SQLite gives its side files the same mode."""
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        path.chmod(0o600)
+    except OSError as error:
+        raise StoreError(f"{path} cannot be written 无法写入: {error.strerror}") from error
+
+
+def engine_for(path: Path, *, durable: bool) -> Engine:
+    """An engine whose transactions are BEGIN IMMEDIATE. `durable` false leaves the
+    flushing to the system: for tests only."""
+    if sqlite3.sqlite_version_info < OLDEST:
+        raise StoreError(f"SQLite {sqlite3.sqlite_version} is too old 版本过低, >= 3.35")
+    engine = create_engine(
+        URL.create("sqlite", database=str(path)),
+        poolclass=NullPool,
+        connect_args={"isolation_level": None},
+        hide_parameters=True,
+    )
+    level = "FULL" if durable else "OFF"
+
+    @event.listens_for(engine, "connect")
+    def set_up(connection: sqlite3.Connection, _: object) -> None:
+        for pragma in (
+            "busy_timeout=5000",
+            "journal_mode=WAL",
+            f"journal_size_limit={WAL_BYTES}",
+            f"synchronous={level}",
+            "foreign_keys=ON",
+        ):
+            connection.execute(f"PRAGMA {pragma}").close()
+
+    @event.listens_for(engine, "begin")
+    def begin(connection: Connection) -> None:
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+    return engine
+
+
+def in_transaction(connection: Connection) -> bool:
+    """Whether the transaction still stands: SQLite takes back the whole of it by itself
+    after some errors (disk full, input/output error)."""
+    driver = connection.connection.driver_connection
+    return isinstance(driver, sqlite3.Connection) and driver.in_transaction
