@@ -10,7 +10,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -153,24 +154,33 @@ class Database:
 
     def _alone(self, connection: Connection, job: _Job) -> None:
         try:
-            with connection.begin():
+            with self._transaction(connection):
                 job.do(connection)
-            self.commits += 1
         except Exception as error:
             job.error = error
 
     def _together(self, connection: Connection, batch: list[_Job]) -> None:
         try:
-            with connection.begin():
+            with self._transaction(connection):
                 for job in batch:
                     _in_savepoint(connection, job)
-            self.commits += 1
         except _Undone:
             for job in batch:
                 self._alone(connection, job)
         except Exception as error:
             for job in batch:
                 job.error = error
+
+    @contextmanager
+    def _transaction(self, connection: Connection) -> Iterator[None]:
+        """A failed COMMIT may leave the transaction standing: it is taken back, else no
+        other could ever begin."""
+        try:
+            with connection.begin():
+                yield
+            self.commits += 1
+        finally:
+            sqlite.take_back(connection)
 
     def _closed(self) -> None:
         if self._closing is None:

@@ -85,5 +85,17 @@ def engine_for(path: Path, *, durable: bool) -> Engine:
 def in_transaction(connection: Connection) -> bool:
     """Whether the transaction still stands: SQLite takes back the whole of it by itself
     after some errors (disk full, input/output error)."""
+    return _driver(connection).in_transaction
+
+
+def take_back(connection: Connection) -> None:
+    """Roll back what still stands, if anything does."""
+    driver = _driver(connection)
+    if driver.in_transaction:
+        driver.rollback()
+
+
+def _driver(connection: Connection) -> sqlite3.Connection:
     driver = connection.connection.driver_connection
-    return isinstance(driver, sqlite3.Connection) and driver.in_transaction
+    assert isinstance(driver, sqlite3.Connection)
+    return driver
