@@ -261,6 +261,9 @@ async def test_answers_that_never_begin(sim: DeepSeekSim, session: aiohttp.Clien
     assert await post(sim, session, ask("a")) == (418, {"tea": True})
     sim.order(Trouble("refuse", status=503))
     sim.clear_orders()
+    sim.standing = Trouble("refuse", status=500)
+    assert (await post(sim, session, ask("a")))[1]["error"]["message"] == "Internal server error"
+    sim.standing = None
     assert (await post(sim, session, ask("a")))[0] == 200
 
 

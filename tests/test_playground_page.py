@@ -298,7 +298,7 @@ async def test_hostile_text_stays_text(here: World, browser: Browser) -> None:
 
 async def test_markdown(here: World, browser: Browser) -> None:
     text = (
-        "# 一\n正文 **粗** *斜* ~~删~~ `码<b>` https://a.example/x。完\n\n- a\n  - b\n- [x] c\n\n"
+        "# 一\n正文 **粗** *斜* ~~删~~ `码<b>` https://a.example/x。完\n\n- a\n  - b\n- [x] c\n\n1. 一\n\n2. 二\n\n"
         "> 引\n\n| 左 | 右 |\n| :-- | --: |\n| 1 | a\\|b |\n\n```py\nx = '<i>'\n\n# no\n```\n---\n"
         "3. 三\n\nsnake_case_name 2 * 3 * 4 **未完"
     )
@@ -318,6 +318,7 @@ async def test_markdown(here: World, browser: Browser) -> None:
             ("td.to-right", "a|b"),
             ("pre code", "x = '<i>'\n\n# no"),
             ("ol[start='3'] li", "三"),
+            ("ol:not([start]) li:nth-child(2)", "二"),
         ):
             await expect(md.locator(selector)).to_have_text(words)
         await expect(md.locator("hr")).to_have_count(1)
@@ -408,9 +409,13 @@ async def test_faults(here: World, browser: Browser) -> None:
         await expect(link).to_have_attribute("data-linked", "true")
         await tab.get_by_test_id("fault-slow").click()
         await expect(tab.get_by_test_id("fault-slow")).to_have_attribute("aria-pressed", "true")
-        assert here.model.slowness > 1
+        await tab.get_by_test_id("fault-model-503").click()
+        await tab.get_by_test_id("fault-model-402").click()
+        await expect(tab.get_by_test_id("toast").last).to_contain_text("已安排")
+        assert here.model.slowness > 1 and here.model.standing is not None
         await tab.get_by_test_id("fault-clear").click()
         await expect(tab.get_by_test_id("fault-slow")).to_have_attribute("aria-pressed", "false")
+        assert here.model.slowness == 1 and here.model.standing is None
         await tab.keyboard.press("Escape")
         await expect(tab.get_by_test_id("faults")).to_be_hidden()
 

@@ -73,13 +73,14 @@ class _Place:
 
 
 MODEL_TROUBLES: dict[str, tuple[Trouble, int]] = {
-    "model-503": (Trouble("refuse", status=503), 12),
     "model-402": (Trouble("refuse", status=402), 1),
     "model-cut": (Trouble("cut", after=24), 1),
-    "model-empty": (Trouble("empty"), 3),
+    "model-empty": (Trouble("empty"), 2),
 }
-"""What the fault panel orders of the model, and for how many calls: a busy service is
-asked again by the bot, so it must stay busy for a while."""
+"""What the fault panel orders of the model, and for how many calls: an empty answer is
+asked for once more by the bot."""
+
+BUSY = Trouble("refuse", status=503)
 
 CUTS: dict[str, Platform] = {"cut-feishu": "feishu", "cut-dingtalk": "dingtalk"}
 
@@ -205,8 +206,11 @@ class Scene:
         return "bot" if person.startswith("bot:") else person
 
     def _faults(self) -> Json:
-        slow = self._model is not None and self._model.slowness > 1
-        return {"model": self._model is not None, "slow": slow}
+        """`on` are the faults that last until they are taken back."""
+        if self._model is None:
+            return {"model": False, "on": {}}
+        busy = self._model.standing is not None
+        return {"model": True, "on": {"slow": self._model.slowness > 1, "model-503": busy}}
 
     @property
     def admins(self) -> list[str]:
@@ -258,15 +262,8 @@ class Scene:
             self._sims[CUTS[name]].cut_links()
         elif self._model is None:
             raise Mistake("the real model takes no orders")
-        elif name == "slow":
-            self._model.slowness = 1.0 if self._model.slowness > 1 else SLOW
-        elif name == "clear":
-            self._model.slowness = 1.0
-            self._model.clear_orders()
-        elif name in MODEL_TROUBLES:
-            self._model.order(*MODEL_TROUBLES[name])
         else:
-            raise Mistake("no such fault")
+            _spoil(self._model, name)
         self._tell("faults", "", self._faults())
 
     def _place(self, key: str) -> _Place:
@@ -279,6 +276,20 @@ class Scene:
         if person not in keys:
             raise Mistake("no such person")
         return keys.index(person)
+
+
+def _spoil(model: DeepSeekSim, name: str) -> None:
+    if name == "slow":
+        model.slowness = 1.0 if model.slowness > 1 else SLOW
+    elif name == "model-503":
+        model.standing = None if model.standing else BUSY
+    elif name == "clear":
+        model.slowness, model.standing = 1.0, None
+        model.clear_orders()
+    elif name in MODEL_TROUBLES:
+        model.order(*MODEL_TROUBLES[name])
+    else:
+        raise Mistake("no such fault")
 
 
 def id_of(thing: Any) -> str:

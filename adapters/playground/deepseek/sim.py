@@ -37,9 +37,9 @@ class DeepSeekSim:
     """One account with one key on an ephemeral port of 127.0.0.1.
 
     What is said comes from the first script that fits, else from the speaker (at first
-    the stand-in of `voice`). `order` makes the next requests go wrong, `shape` changes
-    the bytes of all of them, `slowness` multiplies every pause, `concurrency` is the
-    most requests at once. `faults` holds HTTP faults for the routes chat, models and
+    the stand-in of `voice`). `order` makes the next requests go wrong, `standing` all
+    others, `shape` changes the bytes of all of them, `slowness` multiplies every pause,
+    `concurrency` is the most requests at once. `faults` holds HTTP faults for the routes chat, models and
     balance. `requests` are the accepted ones, `refusals` what was answered to the others.
     """
 
@@ -50,6 +50,7 @@ class DeepSeekSim:
         self.faults = Faults(clock)
         self.shape = Shape()
         self.slowness = 1.0
+        self.standing: Trouble | None = None
         self.concurrency: int | None = None
         self.requests: list[Asked] = []
         self.refusals: list[Refused] = []
@@ -173,7 +174,7 @@ class DeepSeekSim:
         return web.json_response({"is_available": True, "balance_infos": [money]})
 
     async def _chat(self, request: web.Request) -> web.StreamResponse:
-        trouble = self._troubles.popleft() if self._troubles else None
+        trouble = self._troubles.popleft() if self._troubles else self.standing
         try:
             asked = await self._read(request)
         except Refused as refusal:

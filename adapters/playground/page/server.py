@@ -93,7 +93,11 @@ class Page:
     async def _guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         if request.host not in self._hosts():
             return web.Response(status=421, text="wrong host\n")
-        response = await handler(request)
+        try:
+            response = await handler(request)
+        except web.HTTPException as refusal:
+            refusal.headers.update(self._headers())
+            raise
         if not response.prepared:
             response.headers.update(self._headers())
         return response

@@ -54,13 +54,14 @@ export class Bar {
     const { app } = this;
     const names = app.faults.model ? [...FAULTS, ...MODEL_FAULTS] : FAULTS;
     const close = h("button", { type: "button", class: "ghost", "aria-label": t("close"), onclick: () => this.open(false) }, "✕");
-    const buttons = names.map((name) => h("button", { type: "button", class: `fault ${name}`, "data-testid": `fault-${name}`, "aria-pressed": name === "slow" ? String(app.faults.slow) : null, onclick: () => this.fault(name) }, t(`fault.${name}`)));
+    const buttons = names.map((name) => h("button", { type: "button", class: `fault ${name}`, "data-testid": `fault-${name}`, "aria-pressed": name in app.faults.on ? String(app.faults.on[name]) : null, onclick: () => this.fault(name) }, t(`fault.${name}`)));
     this.panel.replaceChildren(h("header", {}, h("b", {}, t("faultsTitle")), close), h("p", {}, t("faultsLead")), ...buttons);
   }
 
   async fault(name) {
     const answer = await this.app.ask({ do: "fault", name });
-    if (!answer.error && !answer.lost) toast(t(name.startsWith("model") ? "faultDone.other" : `faultDone.${name}`));
+    if (answer.error || answer.lost || name in this.app.faults.on) return;
+    toast(t(name.startsWith("model") ? "faultDone.other" : `faultDone.${name}`));
   }
 
   open(wanted) {

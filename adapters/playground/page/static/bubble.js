@@ -110,6 +110,7 @@ function answerPart(owner) {
   let grew = false;
   const update = (block, bubble) => {
     grew = grew || bubble.streaming;
+    node.classList.toggle("growing", bubble.streaming);
     typer.set(block.text, grew && !owner.context.resyncing());
   };
   return { node, update };

@@ -17,7 +17,7 @@ class App {
     this.places = new Map();
     this.bubbles = new Map();
     this.links = {};
-    this.faults = {};
+    this.faults = { on: {} };
     this.real = false;
     this.known = false;
     this.resyncing = false;

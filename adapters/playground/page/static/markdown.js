@@ -75,14 +75,26 @@ function isTable(lines, at) {
   return lines[at].includes("|") && at + 1 < lines.length && lines[at + 1].includes("-") && DELIMITERS.test(lines[at + 1]) && lines[at + 1].length < 2000;
 }
 
+// A list ends at a line that is neither an item of its kind nor indented; one blank line
+// between items does not end it.
 function listEnd(lines, at) {
+  const first = ITEM.exec(lines[at]);
+  const belongs = (line) => {
+    const item = ITEM.exec(line);
+    if (!item || item[1].length > first[1].length + 1) return Boolean(item) || /^\s{2,}\S/.test(line);
+    return ordered(item) === ordered(first);
+  };
   let end = at + 1;
   while (end < lines.length) {
-    if (ITEM.test(lines[end]) || /^\s{2,}\S/.test(lines[end])) end += 1;
-    else if (!lines[end].trim() && end + 1 < lines.length && (ITEM.test(lines[end + 1]) || /^\s{2,}\S/.test(lines[end + 1]))) end += 1;
+    if (belongs(lines[end])) end += 1;
+    else if (!lines[end].trim() && end + 1 < lines.length && belongs(lines[end + 1])) end += 2;
     else break;
   }
   return end;
+}
+
+function ordered(item) {
+  return /\d/.test(item[2]);
 }
 
 function paragraphEnd(lines, at) {
@@ -140,8 +152,8 @@ async function copyText(button, words) {
 
 function list(lines, depth) {
   const first = ITEM.exec(lines[0]);
-  const ordered = /\d/.test(first[2]);
-  const node = h(ordered ? "ol" : "ul", ordered && parseInt(first[2], 10) !== 1 ? { start: parseInt(first[2], 10) } : {});
+  const start = parseInt(first[2], 10);
+  const node = ordered(first) ? h("ol", start === 1 ? {} : { start: String(start) }) : h("ul");
   for (const item of items(lines, first[1].length)) node.append(listItem(item, depth));
   return node;
 }
