@@ -298,9 +298,9 @@ async def test_hostile_text_stays_text(here: World, browser: Browser) -> None:
 
 async def test_markdown(here: World, browser: Browser) -> None:
     text = (
-        "# 一\n正文 **粗** *斜* ~~删~~ `码<b>` https://a.example/x。完\n\n- a\n  - b\n- [x] c\n\n1. 一\n\n2. 二\n\n"
-        "> 引\n\n| 左 | 右 |\n| :-- | --: |\n| 1 | a\\|b |\n\n```py\nx = '<i>'\n\n# no\n```\n---\n"
-        "3. 三\n\nsnake_case_name 2 * 3 * 4 **未完"
+        "# 一\n正文 **粗** *斜* ~~删~~ `码<b>` https://a.example/x。完\n\n- a\n  - b\n- [x] c\n\n"
+        "1. 一\n\n2. 二\n\n> 引\n\n| 左 | 右 |\n| :-- | --: |\n| 1 | a\\|b |\n\n```py\n"
+        "x = '<i>'\n\n# no\n```\n---\n3. 三\n\nsnake_case_name 2 * 3 * 4 **未完"
     )
     async with opened(here, browser) as tab:
         here.feishu.put(here.feishu.group, [Block("markdown", text)], kind="card")

@@ -39,8 +39,9 @@ class DeepSeekSim:
     What is said comes from the first script that fits, else from the speaker (at first
     the stand-in of `voice`). `order` makes the next requests go wrong, `standing` all
     others, `shape` changes the bytes of all of them, `slowness` multiplies every pause,
-    `concurrency` is the most requests at once. `faults` holds HTTP faults for the routes chat, models and
-    balance. `requests` are the accepted ones, `refusals` what was answered to the others.
+    `concurrency` is the most requests at once. `faults` holds HTTP faults for the routes
+    chat, models and balance. `requests` are the accepted ones, `refusals` what was answered
+    to the others.
     """
 
     def __init__(
