@@ -477,6 +477,9 @@ def test_the_stand_in_remembers() -> None:
     assert "**小明**" in says("我叫小明", "你好", "我叫什么？")
     assert "**Ann**" in says("My name is Ann.", "Hi", "ok", "ok", "what is my name")
     assert "还没有告诉我" in says("我叫什么")
+    group = ("林晓：我叫小林", "好", "王磊：我叫小王", "好")
+    assert "**小林**" in says(*group, "林晓：我叫什么")
+    assert "**小王**" in says(*group, "王磊：我叫什么")
     assert "钥匙在抽屉" in says("记住：钥匙在抽屉", "好", "我让你记住什么了")
     assert "1. 第一句" in says("第一句", "好", "我刚才说了什么")
 
@@ -494,7 +497,9 @@ def test_the_stand_in_remembers() -> None:
         ("林晓：数到 3", "1，2，3。"),
         ("写一首诗", "鹊桥"),
         ("你好", "有什么想试的"),
-        ("为什么", "> 为什么"),
+        ("王磊：你好", "有什么想试的"),
+        ("请翻译：你们", "> 请翻译：你们"),
+        ("[林晓 09:30] 为什么", "> 为什么"),
     ],
 )
 def test_small_skills(question: str, expected: str) -> None:

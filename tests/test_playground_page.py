@@ -66,6 +66,7 @@ class FakeSim:
     bot: Callable[[FakeSim, str, str], Awaitable[None]] | None = None
     answer: dict[str, Any] = field(default_factory=dict)
     tasks: list[asyncio.Task[None]] = field(default_factory=list)
+    open_door: asyncio.Event = field(default_factory=asyncio.Event)
     ids: Any = field(default_factory=lambda: itertools.count(1))
 
     def add_person(self, name: str) -> Person:
@@ -111,6 +112,7 @@ class FakeSim:
         if block_id not in [block.id for block in self.shown[bubble_id].buttons()]:
             raise ValueError(block_id)
         self.presses.append((bubble_id, block_id, person.name))
+        await self.open_door.wait()
         return self.answer
 
     def recall(self, message_id: str) -> None:
@@ -277,7 +279,13 @@ async def test_a_button_and_its_toast(here: World, browser: Browser) -> None:
     async with opened(here, browser) as tab:
         bubble = here.feishu.put(here.feishu.group, card("一"), kind="card", streaming=True)
         await tab.get_by_test_id("person-p1").click()
-        await bubbles(tab, "feishu-group").nth(0).get_by_test_id("button").click()
+        button = bubbles(tab, "feishu-group").nth(0).get_by_test_id("button")
+        await button.click()
+        await expect(button).to_be_disabled()
+        await write(tab, "feishu-group", "不用等")
+        await expect(bubbles(tab, "feishu-group")).to_have_count(2)
+        here.feishu.open_door.set()
+        await expect(button).to_be_enabled()
         await expect(tab.get_by_test_id("toast")).to_have_text("只有提问的人可以按")
         assert here.feishu.presses == [(bubble.id, "stop", "王磊")]
 

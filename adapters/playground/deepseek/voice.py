@@ -38,11 +38,18 @@ def answer(asked: Asked) -> Said:
 
 
 def question_of(asked: Asked) -> str:
-    """The last question, without the name in front that groups put there."""
-    return _SPEAKER.sub("", asked.question.strip(), count=1).strip()
+    """The last question, without the bracket in front that may say who asked when."""
+    return _BRACKET.sub("", asked.question.strip(), count=1).strip()
 
 
-_SPEAKER = re.compile(r"^(?:<[^>\n]{1,80}>|\[[^\]\n]{1,60}\]|[^\s:：/]{1,20}[:：](?!//))\s*")
+_BRACKET = re.compile(r"^(?:<[^>\n]{1,80}>|\[[^\]\n]{1,80}\]|（[^）\n]{1,80}）)\s*[:：]?\s*")
+_SPEAKER = re.compile(_BRACKET.pattern + r"|^[^\s:：/]{1,20}[:：](?!//)")
+
+
+def _speaker(text: str) -> str:
+    """What stands before the words in a group: a name, as far as one can tell."""
+    match = _SPEAKER.match(text.strip())
+    return match[0] if match else ""
 
 
 def language(text: str) -> str:
@@ -70,8 +77,11 @@ _KEEP = re.compile(
 
 
 def _found(pattern: re.Pattern[str], asked: Asked) -> str:
-    """What the newest earlier message that fits said; empty when none did."""
-    for text in reversed(asked.said("user")[:-1]):
+    """What the newest earlier message that fits said; empty when none did. Where the
+    same speaker can be told from others, only that one's messages count."""
+    speaker, earlier = _speaker(asked.question), asked.said("user")[:-1]
+    own = [text for text in earlier if _speaker(text) == speaker]
+    for text in reversed(own or earlier):
         match = pattern.search(text)
         if match:
             return next(group for group in match.groups() if group).strip()
@@ -184,7 +194,9 @@ _HABITS: tuple[tuple[re.Pattern[str], Habit], ...] = (
     _rule(r"清单|列表|步骤|计划|\blist\b|\bsteps\b|\bplan\b", _sample(samples.LIST)),
     _rule(_SUM.pattern, _sum),
     _rule(r"你是谁|你叫什么|你会(什么|做)|who are you|what can you", _sample(samples.ABOUT)),
-    _rule(r"^(你好|您好|嗨|在吗|早|hi|hello|hey)[!！。.~～\s]*$", _sample(samples.HELLO)),
+    _rule(
+        r"(?:^|[:：])\s*(你好|您好|嗨|在吗|早|hi|hello|hey)[!！。.~～\s]*$", _sample(samples.HELLO)
+    ),
     _rule(r"谢谢|多谢|thank", _sample(samples.WELCOME)),
 )
 

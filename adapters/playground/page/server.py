@@ -143,12 +143,13 @@ class Page:
         feed = Feed()
         with self._scene.listening(feed.offer):
             await socket.send_json({"type": "hello", "value": self._scene.view()})
-            telling = asyncio.create_task(self._tell(socket, feed))
+            tasks = {asyncio.create_task(self._tell(socket, feed))}
             try:
-                await self._listen(socket)
+                await self._listen(socket, tasks)
             finally:
-                telling.cancel()
-                await asyncio.gather(telling, return_exceptions=True)
+                for task in tasks:
+                    task.cancel()
+                await asyncio.gather(*tasks, return_exceptions=True)
         return socket
 
     async def _tell(self, socket: web.WebSocketResponse, feed: Feed) -> None:
@@ -157,20 +158,29 @@ class Page:
                 await socket.send_json({"type": "changes", "value": await feed.next()})
                 await self._clock.sleep(GATHER)
 
-    async def _listen(self, socket: web.WebSocketResponse) -> None:
+    async def _listen(self, socket: web.WebSocketResponse, tasks: set[asyncio.Task[None]]) -> None:
+        """Orders are done one after the other, but a press waits for the bot's answer,
+        and nobody else should."""
         async for message in socket:
-            if message.type is WSMsgType.TEXT:
-                answer = await self._do(message.data)
-                with contextlib.suppress(ConnectionError):
-                    await socket.send_json({"type": "done", "value": answer})
+            if message.type is not WSMsgType.TEXT:
+                continue
+            order = _order(message.data)
+            doing = self._answer(socket, order)
+            if order.get("do") != "press":
+                await doing
+                continue
+            task = asyncio.create_task(doing)
+            tasks.add(task)
+            task.add_done_callback(tasks.discard)
 
-    async def _do(self, text: str) -> Json:
+    async def _answer(self, socket: web.WebSocketResponse, order: Json) -> None:
+        answer = await self._do(order)
+        with contextlib.suppress(ConnectionError):
+            await socket.send_json({"type": "done", "value": answer})
+
+    async def _do(self, order: Json) -> Json:
         """Do what the page asks; `ref` comes back with it."""
-        try:
-            order = json.loads(text)
-            ref = order.get("ref")
-        except (ValueError, AttributeError):
-            return {"error": "no JSON object"}
+        ref = order.get("ref")
         try:
             return {"ref": ref, **await self._obey(order)}
         except Mistake as error:
@@ -195,3 +205,12 @@ class Page:
             await scene.recall(chat, str(order["bubble"]), person)
             return {}
         raise Mistake("no such order")
+
+
+def _order(text: str) -> Json:
+    """The JSON object, or an empty one."""
+    try:
+        order = json.loads(text)
+    except ValueError:
+        return {}
+    return order if isinstance(order, dict) else {}
