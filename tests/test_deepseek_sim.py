@@ -375,6 +375,7 @@ async def test_the_key_is_checked_and_never_kept(
     await post(sim, session, ask("a"))
     assert KEY not in repr(sim.requests)
     assert (await post(sim, session, b"{"))[0] == 422
+    assert (await post(sim, session, b"[" * 100_000))[0] == 422
     async with session.get(f"{sim.base_url}/models") as reply:
         assert reply.status == 401
     async with session.get(

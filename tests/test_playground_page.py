@@ -505,6 +505,7 @@ async def test_orders_that_make_no_sense(here: World) -> None:
     url = here.page.url
     orders: list[Any] = [
         "{",
+        "[" * 100_000,
         "[]",
         "5",
         "{}",

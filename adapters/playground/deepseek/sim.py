@@ -203,7 +203,7 @@ class DeepSeekSim:
             body = json.loads(await request.read())
         except web.HTTPRequestEntityTooLarge:
             raise Refused(413, "Request body too large") from None
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise bad_shape(str(error)) from None
         if self.concurrency is not None and self.open_streams >= self.concurrency:
             raise on_order(429)

@@ -211,6 +211,6 @@ def _order(text: str) -> Json:
     """The JSON object, or an empty one."""
     try:
         order = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return order if isinstance(order, dict) else {}
