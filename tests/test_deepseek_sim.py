@@ -205,6 +205,29 @@ async def test_a_closed_socket_is_noticed(sim: DeepSeekSim) -> None:
     await http.close()
 
 
+async def test_a_closed_socket_is_noticed_while_nothing_is_said(
+    sim: DeepSeekSim, session: aiohttp.ClientSession
+) -> None:
+    sim.order(Trouble("stall", after=1, seconds=3600))
+    url, headers = f"{sim.base_url}/chat/completions", {"Authorization": f"Bearer {KEY}"}
+    async with session.post(url, json=ask("a", stream=True), headers=headers) as reply:
+        await reply.content.readany()
+        reply.close()
+    async with asyncio.timeout(5):
+        await sim.idle()
+    assert sim.cancelled == 1
+
+
+async def test_usage_is_null_until_it_is_told(
+    sim: DeepSeekSim, session: aiohttp.ClientSession
+) -> None:
+    asked = await events(sim, session, ask("a", stream_options={"include_usage": True}))
+    assert [event["usage"] for event in asked[:-2]] == [None] * 3
+    assert asked[-2]["usage"]["completion_tokens"] == 2
+    unasked = await events(sim, session, ask("a"))
+    assert ["usage" in event for event in unasked[:-1]] == [False] * 3 + [True]
+
+
 async def test_a_finished_answer_is_not_cancelled(sim: DeepSeekSim) -> None:
     await deltas(sim, HELLO)
     assert (sim.open_streams, sim.cancelled, sim.finished) == (0, 0, 1)

@@ -487,7 +487,7 @@ async def test_strangers_are_sent_away(here: World) -> None:
         async with session.get(url) as reply:
             policy = reply.headers["Content-Security-Policy"]
             assert reply.status == 200 and "default-src 'none'" in policy
-            assert "unsafe" not in policy
+            assert "unsafe" not in policy and "require-trusted-types-for 'script'" in policy
         async with session.get(url, headers={"Host": "evil.example"}) as reply:
             assert reply.status == 421
         for path in ("static/../server.py", "static/%2e%2e/server.py", "static/nothing.js"):

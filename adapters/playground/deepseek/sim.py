@@ -32,6 +32,9 @@ from bot.contract import Clock
 
 BODY_LIMIT = 48 << 20
 
+KEPT = 5_000
+"""Most requests that are remembered."""
+
 
 class DeepSeekSim:
     """One account with one key on an ephemeral port of 127.0.0.1.
@@ -181,6 +184,7 @@ class DeepSeekSim:
         except Refused as refusal:
             return self._refuse(refusal)
         self.requests.append(asked)
+        del self.requests[:-KEPT]
         if trouble is not None and trouble.kind in ("refuse", "html", "drop"):
             return self._no_answer(request, trouble)
         self.open_streams += 1
