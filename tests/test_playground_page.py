@@ -389,12 +389,15 @@ async def test_recall_threads_quotes_marks_and_resets(here: World, browser: Brow
         answer = sim.put(group, card("答", streaming=False), kind="card", reply_to=asked.id)
         answer.reactions, answer.pings = ["DONE"], [sim.add_person("陈静").id, "all"]
         sim.tell(answer)
-        shown = bubbles(tab, "feishu-group").nth(1)
+        shown = tab.get_by_test_id("feishu-group").locator(".card")
         await expect(shown.locator(".reply-to")).to_have_text("回复 林晓：@鹊桥 问题")
         await expect(shown.get_by_test_id("reaction")).to_have_text("✅")
         await expect(shown.get_by_test_id("ping")).to_have_text("提醒了陈静、所有人")
-        sim.put(group, [Block("markdown", "楼里")], thread=asked.id)
+        asked.thread = "omt_1"
+        sim.tell(asked)
+        sim.put(group, [Block("markdown", "楼里")], thread="omt_1")
         await expect(tab.get_by_test_id("thread")).to_contain_text("楼里")
+        await expect(bubbles(tab, "feishu-group").nth(1)).to_contain_text("楼里")
         sim.put(group, [Block("markdown", zh.SENTENCES["done.new.empty"])])
         await expect(tab.get_by_test_id("reset")).to_be_visible()
         mine = bubbles(tab, "feishu-group").nth(0)

@@ -85,6 +85,7 @@ export class Chat {
     const known = this.nodes.get(bubble.id);
     if (known) {
       known.update(bubble);
+      if (bubble.thread && !this.threads.has(bubble.thread)) this.threads.set(bubble.thread, { root: known.node, box: null });
     } else {
       const fresh = new BubbleNode(bubble, this.context(bubble));
       this.nodes.set(bubble.id, fresh);
@@ -98,13 +99,11 @@ export class Chat {
   // Where a new bubble goes: to the end, or into its thread's box under the first one.
   home(bubble, fresh) {
     if (!bubble.thread) return this.inner;
-    const thread = this.threads.get(bubble.thread);
-    if (!thread) {
-      const root = this.nodes.get(bubble.thread);
-      this.threads.set(bubble.thread, { root: (root ?? fresh).node, box: null });
-      if (!root || root === fresh) return this.inner;
-    }
     const entry = this.threads.get(bubble.thread);
+    if (!entry) {
+      this.threads.set(bubble.thread, { root: fresh.node, box: null });
+      return this.inner;
+    }
     if (!entry.box) {
       entry.box = h("div", { class: "thread", "data-testid": "thread", "aria-label": t("thread") }, h("span", { class: "thread-name" }, t("thread")));
       entry.root.after(entry.box);
