@@ -23,6 +23,7 @@ from adapters.playground.deepseek import DeepSeekSim
 from adapters.playground.page import Page
 from adapters.playground.page.feed import Feed
 from adapters.playground.scene import Mistake, Scene
+from adapters.playground.stage import Stage
 from adapters.playground.view import Block, Bubble
 from bot.clock import SystemClock
 from bot.texts import en, zh
@@ -567,3 +568,61 @@ async def test_admins_and_the_real_model() -> None:
     for texts in (zh, en):
         start = texts.SENTENCES["done.new.empty"].rstrip(".。")
         assert texts.SENTENCES["done.new"].startswith(start)
+
+
+# the whole stage -----------------------------------------------------------------------
+
+
+async def test_the_stage_is_set(browser: Browser) -> None:
+    async with Stage(SystemClock(), port=0) as stage:
+        assert stage.url.startswith("http://127.0.0.1:")
+        feishu, dingtalk = stage.admins
+        assert feishu.startswith("feishu:ou_") and dingtalk.startswith("dingtalk:")
+        base_url, key = stage.model
+        async with aiohttp.ClientSession() as session:
+            for url in (stage.feishu.base_url, stage.dingtalk.base_url, base_url):
+                assert url.startswith("http://127.0.0.1:")
+            headers = {"Authorization": f"Bearer {key}"}
+            async with session.get(f"{base_url}/models", headers=headers) as reply:
+                assert reply.status == 200
+        tab = await browser.new_page()
+        await tab.goto(stage.url)
+        link = tab.get_by_test_id("feishu-group").get_by_test_id("link")
+        await expect(link).to_have_attribute("data-linked", "false")
+        for chat in ("feishu-group", "dingtalk-group", "feishu-private", "dingtalk-private"):
+            await write(tab, chat, HOSTILE)
+            await expect(bubbles(tab, chat)).to_contain_text("<script>window.hit=1</script>")
+        mine = bubbles(tab, "feishu-group")
+        await mine.hover()
+        await mine.get_by_test_id("recall").click()
+        await expect(mine).to_contain_text("撤回了一条消息")
+        await tab.close()
+
+
+async def test_a_real_model_takes_the_place_of_the_stand_in() -> None:
+    real = ("https://api.deepseek.com", "sk-canary-of-the-demo")
+    async with Stage(SystemClock(), port=0, real_model=real) as stage:
+        assert stage.model == real and stage.deepseek is None
+        origin = stage.url.rstrip("/")
+        async with (
+            aiohttp.ClientSession() as session,
+            session.ws_connect(stage.url + "ws", origin=origin) as socket,
+        ):
+            hello = await socket.receive_str()
+        assert json.loads(hello)["value"]["real"] is True
+        assert "canary" not in hello
+
+
+async def test_a_stage_that_cannot_be_set_leaves_nothing_behind(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def refuse(page: Page) -> None:
+        raise OSError("no port")
+
+    monkeypatch.setattr(Page, "start", refuse)
+    stage = Stage(SystemClock(), port=0)
+    with pytest.raises(OSError, match="no port"):
+        await stage.start()
+    async with aiohttp.ClientSession() as session:
+        with pytest.raises(aiohttp.ClientConnectorError):
+            await session.get(stage.feishu.base_url)
