@@ -1,0 +1,1 @@
+"""DingTalk: Stream connection, messages and AI cards (reference/dingtalk.md)."""

@@ -1,0 +1,147 @@
+"""From a decoded frame to the intake, and back to the acknowledgement (law 1).
+
+Both transports end here: the own link and the official SDK.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from adapters.dingtalk.frames import CARD_CALLBACK
+from adapters.dingtalk.parse import Event, Nothing, parse
+from bot.contract import ActionReply, CardAction, Clock, InboundMessage, Intake
+from bot.errors import BorderError, StoreError
+from bot.texts import both
+
+log = logging.getLogger(__name__)
+
+MESSAGE_SECONDS = 2.4
+"""How long a message's claim may take; DingTalk waits 3 s (reference/dingtalk.md 2.6)."""
+
+ACTION_SECONDS = 1.6
+"""How long a button's may; DingTalk waits 2 s (2.6)."""
+
+APOLOGIES = 1000
+"""Messages whose apology is remembered, so that a redelivery brings no second one."""
+
+OnFrame = Callable[[str, dict[str, Any]], Awaitable[dict[str, Any] | None]]
+Apologise = Callable[[InboundMessage], Awaitable[None]]
+
+
+class Receiver:
+    """Hands events to the intake. `apologise` tells a chat that a message could not be
+    stored; DingTalk may not send it again (reference/dingtalk.md 2.6)."""
+
+    def __init__(
+        self, bot: str, robot: str, intake: Intake, clock: Clock, apologise: Apologise
+    ) -> None:
+        self._bot, self._robot = bot, robot
+        self._intake, self._clock, self._apologise = intake, clock, apologise
+        self._live: set[asyncio.Future[Any]] = set()
+        self._sorry: OrderedDict[str, None] = OrderedDict()
+
+    async def __call__(self, topic: str, data: dict[str, Any]) -> dict[str, Any] | None:
+        """Returns when the event is safe; for a button with what its presser sees. Raises
+        StoreError when the message must not be acknowledged as taken."""
+        parsed = parse(topic, data, self._bot, self._robot)
+        if isinstance(parsed, Nothing):
+            log.info("callback without effect: %s", parsed.reason)
+            return None
+        try:
+            return await self._until_safe(parsed)
+        except StoreError as error:
+            log.error("event not acknowledged, the store failed: %s", error)
+            if isinstance(parsed, InboundMessage):
+                self._say_sorry(parsed)
+                raise
+            return seen(ActionReply(both("error.busy", ref=parsed.turn[:8]), "error"))
+
+    async def _until_safe(self, parsed: Event) -> dict[str, Any] | None:
+        """Repeat a failed claim in memory while the acknowledgement can wait."""
+        seconds = ACTION_SECONDS if isinstance(parsed, CardAction) else MESSAGE_SECONDS
+        deadline, delay = self._clock.monotonic() + seconds, 0.1
+        while True:
+            left = deadline - self._clock.monotonic()
+            try:
+                return await self._within(left, parsed)
+            except StoreError:
+                if delay >= deadline - self._clock.monotonic():
+                    raise
+            await self._clock.sleep(delay)
+            delay *= 2
+
+    async def _within(self, seconds: float, parsed: Event) -> dict[str, Any] | None:
+        """A claim that is too slow is not acknowledged, but goes on: cancelling it could
+        leave a message stored and never run; its repetition is recognised."""
+        task = self._spawn(self._hand_over(parsed))
+        try:
+            async with self._clock.timeout(seconds):
+                return await asyncio.shield(task)
+        except TimeoutError as error:
+            raise StoreError("the claim is slow") from error
+
+    async def _hand_over(self, parsed: Event) -> dict[str, Any] | None:
+        if isinstance(parsed, InboundMessage):
+            await self._intake.message(parsed)
+            return None
+        return seen(await self._intake.action(parsed))
+
+    # ------------------------------------------------------------ apologies
+
+    def _say_sorry(self, message: InboundMessage) -> None:
+        """Once a message, and only to who asked us."""
+        if message.ignored or message.message_id in self._sorry:
+            return
+        self._sorry[message.message_id] = None
+        if len(self._sorry) > APOLOGIES:
+            self._sorry.popitem(last=False)
+        self._spawn(self._tell(message))
+
+    async def _tell(self, message: InboundMessage) -> dict[str, Any] | None:
+        try:
+            await self._apologise(message)
+        except BorderError as error:
+            log.warning("nobody could be told that a message was lost: %s", error)
+        return None
+
+    # ------------------------------------------------------------ tasks
+
+    def _spawn(
+        self, work: Awaitable[dict[str, Any] | None]
+    ) -> asyncio.Future[dict[str, Any] | None]:
+        task = asyncio.ensure_future(work)
+        self._live.add(task)
+        task.add_done_callback(self._over)
+        return task
+
+    def _over(self, task: asyncio.Future[dict[str, Any] | None]) -> None:
+        self._live.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.debug("claim ended: %s", type(error).__name__)
+
+    async def close(self, seconds: float = 3.0) -> None:
+        """Let the claims under way end; cancel what is left after `seconds`."""
+        try:
+            async with self._clock.timeout(seconds):
+                await asyncio.gather(*self._live, return_exceptions=True)
+        except TimeoutError:
+            log.warning("claims cut off at shutdown")
+
+
+def seen(reply: ActionReply) -> dict[str, Any]:
+    """What the presser of a button sees. DingTalk knows no toast: a template may show the
+    private variables `toast` and `toastKind` (reference/dingtalk.md 2.5)."""
+    if not reply.toast:
+        return {}
+    params = {"toast": reply.toast, "toastKind": reply.kind}
+    return {
+        "cardUpdateOptions": {"updateCardDataByKey": True, "updatePrivateDataByKey": True},
+        "userPrivateData": {"cardParamMap": params},
+    }
+
+
+__all__ = ["CARD_CALLBACK", "Apologise", "OnFrame", "Receiver", "seen"]
