@@ -8,16 +8,17 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable
-from typing import Any
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, TypeVar
 
-from adapters.dingtalk.frames import CARD_CALLBACK
 from adapters.dingtalk.parse import Event, Nothing, parse
 from bot.contract import ActionReply, CardAction, Clock, InboundMessage, Intake
 from bot.errors import BorderError, StoreError
 from bot.texts import both
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 MESSAGE_SECONDS = 2.4
 """How long a message's claim may take; DingTalk waits 3 s (reference/dingtalk.md 2.6)."""
@@ -30,6 +31,15 @@ APOLOGIES = 1000
 
 OnFrame = Callable[[str, dict[str, Any]], Awaitable[dict[str, Any] | None]]
 Apologise = Callable[[InboundMessage], Awaitable[None]]
+Claim = asyncio.Future[dict[str, Any] | None]
+
+
+class _Slow(StoreError):
+    """The claim goes on, too late for the acknowledgement."""
+
+    def __init__(self, claim: Claim) -> None:
+        super().__init__("the claim is slow")
+        self.claim = claim
 
 
 class Receiver:
@@ -41,7 +51,7 @@ class Receiver:
     ) -> None:
         self._bot, self._robot = bot, robot
         self._intake, self._clock, self._apologise = intake, clock, apologise
-        self._live: set[asyncio.Future[Any]] = set()
+        self._live: set[asyncio.Task[Any]] = set()
         self._sorry: OrderedDict[str, None] = OrderedDict()
 
     async def __call__(self, topic: str, data: dict[str, Any]) -> dict[str, Any] | None:
@@ -56,7 +66,7 @@ class Receiver:
         except StoreError as error:
             log.error("event not acknowledged, the store failed: %s", error)
             if isinstance(parsed, InboundMessage):
-                self._say_sorry(parsed)
+                self._say_sorry(parsed, error.claim if isinstance(error, _Slow) else None)
                 raise
             return seen(ActionReply(both("error.busy", ref=parsed.turn[:8]), "error"))
 
@@ -82,7 +92,7 @@ class Receiver:
             async with self._clock.timeout(seconds):
                 return await asyncio.shield(task)
         except TimeoutError as error:
-            raise StoreError("the claim is slow") from error
+            raise _Slow(task) from error
 
     async def _hand_over(self, parsed: Event) -> dict[str, Any] | None:
         if isinstance(parsed, InboundMessage):
@@ -92,33 +102,35 @@ class Receiver:
 
     # ------------------------------------------------------------ apologies
 
-    def _say_sorry(self, message: InboundMessage) -> None:
+    def _say_sorry(self, message: InboundMessage, claim: Claim | None) -> None:
         """Once a message, and only to who asked us."""
         if message.ignored or message.message_id in self._sorry:
             return
         self._sorry[message.message_id] = None
         if len(self._sorry) > APOLOGIES:
             self._sorry.popitem(last=False)
-        self._spawn(self._tell(message))
+        self._spawn(self._tell(message, claim))
 
-    async def _tell(self, message: InboundMessage) -> dict[str, Any] | None:
+    async def _tell(self, message: InboundMessage, claim: Claim | None) -> None:
+        """A claim that succeeds after all needs no apology."""
+        if claim is not None:
+            await asyncio.wait({claim})
+            if not claim.cancelled() and claim.exception() is None:
+                return
         try:
             await self._apologise(message)
         except BorderError as error:
             log.warning("nobody could be told that a message was lost: %s", error)
-        return None
 
     # ------------------------------------------------------------ tasks
 
-    def _spawn(
-        self, work: Awaitable[dict[str, Any] | None]
-    ) -> asyncio.Future[dict[str, Any] | None]:
-        task = asyncio.ensure_future(work)
+    def _spawn(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        task = asyncio.create_task(work)
         self._live.add(task)
         task.add_done_callback(self._over)
         return task
 
-    def _over(self, task: asyncio.Future[dict[str, Any] | None]) -> None:
+    def _over(self, task: asyncio.Task[Any]) -> None:
         self._live.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             log.debug("claim ended: %s", type(error).__name__)
@@ -142,6 +154,3 @@ def seen(reply: ActionReply) -> dict[str, Any]:
         "cardUpdateOptions": {"updateCardDataByKey": True, "updatePrivateDataByKey": True},
         "userPrivateData": {"cardParamMap": params},
     }
-
-
-__all__ = ["CARD_CALLBACK", "Apologise", "OnFrame", "Receiver", "seen"]

@@ -1,0 +1,145 @@
+"""One DingTalk app as a chat platform: receiving, answering, marks on messages."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Literal
+
+from adapters.dingtalk.api import DingTalkApi
+from adapters.dingtalk.foreign import text_at
+from adapters.dingtalk.link import DingTalkLink
+from adapters.dingtalk.place import Place
+from adapters.dingtalk.receive import Receiver
+from adapters.dingtalk.settings import DingTalkSettings
+from adapters.dingtalk.sink import DingTalkSink, Skips
+from adapters.http import Http
+from adapters.supervisor import supervise
+from bot.contract import (
+    Clock,
+    Handle,
+    InboundMessage,
+    Intake,
+    Json,
+    LinkStatus,
+    Platform,
+    ReplySink,
+    Save,
+)
+from bot.errors import AuthError, BorderError, PermissionDenied, QuotaExhausted
+from bot.texts import both
+
+log = logging.getLogger(__name__)
+
+__all__ = ["DingTalkPlatform", "DingTalkSettings"]
+
+MARKS = {"seen": "👀", "done": "✅"}
+"""Emotions may be any short text (reference/dingtalk.md 7)."""
+
+REACT_AFTER = (0.0, 0.4, 1.2)
+RECALL_AFTER = (0.0, 1.5, 5.0)
+"""Seconds before each try: right after receipt the call may fail (reference/dingtalk.md 7)."""
+
+
+class DingTalkPlatform:
+    """A bot.contract.ChatPlatform with the Reactions power, which does nothing unless
+    `receipts` is set: each mark costs a counted call. `http` stays its owner's."""
+
+    platform: Platform = "dingtalk"
+
+    def __init__(self, settings: DingTalkSettings, http: Http, clock: Clock) -> None:
+        self._settings, self._http, self._clock = settings, http, clock
+        self._api = DingTalkApi(settings, http, clock)
+        self._skips = Skips(clock)
+        self._status = LinkStatus(settings.bot, since=clock.monotonic())
+
+    @property
+    def bot(self) -> str:
+        return self._settings.bot
+
+    @property
+    def status(self) -> LinkStatus:
+        return self._status
+
+    # ------------------------------------------------------------ receiving
+
+    async def run(self, intake: Intake) -> None:
+        """Receive until cancelled."""
+        robot = self._settings.client_id
+        receiver = Receiver(self.bot, robot, intake, self._clock, self._apologise)
+        try:
+            await self._receive(receiver)
+        finally:
+            await receiver.close()
+
+    async def _receive(self, receiver: Receiver) -> None:
+        if self._settings.transport == "sdk":
+            from adapters.dingtalk.sdk_link import run_sdk
+
+            await run_sdk(self._settings, receiver, self._status, self._clock)
+            return
+        link = DingTalkLink(self._settings, self._http, self._clock, receiver)
+        try:
+            await supervise(link.session, self._status, self._clock)
+        finally:
+            await link.close()
+
+    async def _apologise(self, message: InboundMessage) -> None:
+        """Ask to send it again: DingTalk may not redeliver (law 1). Raises BorderError."""
+        place = Place(self._api, self._clock, message.address)
+        words = both("error.store", ref=message.message_id[-8:])
+        post = place.post_webhook if place.webhook_open else place.post_message
+        await post(words.partition("\n")[0], words.replace("\n", "\n\n"))
+
+    # ------------------------------------------------------------ answering
+
+    def sink(self, address: Json, handle: Handle, save: Save, attempt: int) -> ReplySink:
+        """A sink aimed at the conversation of `address` (adapters/dingtalk/parse.py)."""
+        return DingTalkSink(
+            self._settings,
+            self._api,
+            self._clock,
+            self._skips,
+            address,
+            handle,
+            save,
+            attempt,
+        )
+
+    async def react(self, address: Json, mark: Literal["seen", "done"]) -> str:
+        """An emotion on the person's message; its name, or an empty string."""
+        name = MARKS[mark]
+        if not self._settings.receipts:
+            return ""
+        return name if await self._tried(self._api.emotion, address, name, REACT_AFTER) else ""
+
+    async def unreact(self, address: Json, token: str) -> None:
+        """Take an emotion back; `token` is what react() returned."""
+        if token:
+            await self._tried(self._api.recall_emotion, address, token, RECALL_AFTER)
+
+    async def _tried(
+        self,
+        call: Callable[[str, str, str, str], Awaitable[None]],
+        address: Json,
+        name: str,
+        delays: tuple[float, ...],
+    ) -> bool:
+        """Whether one of the tries succeeded; failures are ignored (reference/dingtalk.md 7)."""
+        message = text_at(address, "msgId")
+        conversation = text_at(address, "conversationId")
+        for delay in delays:
+            await self._clock.sleep(delay)
+            try:
+                await call(text_at(address, "robotCode"), conversation, message, name)
+            except (AuthError, PermissionDenied, QuotaExhausted) as error:
+                log.info("no emotion: %s", error)
+                return False
+            except BorderError as error:
+                log.info("no emotion yet: %s", error)
+            else:
+                return True
+        return False
+
+    async def close(self) -> None:
+        """Nothing of ours outlives run(); the HTTP pool belongs to who made it."""

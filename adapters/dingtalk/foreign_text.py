@@ -1,0 +1,149 @@
+"""Foreign text made safe and readable in DingTalk's two Markdown dialects (law 11;
+reference/dingtalk.md 5.4, 5.6, 6.3). Pure.
+
+A zero-width space breaks what would act: `dtmd:` links, which make the person who taps
+them say something, every other address that is no web page, and tags, of which `<a atId>`
+pings. Code keeps its characters except where one of the first two could hide in it.
+"""
+
+from __future__ import annotations
+
+import html
+import re
+from collections.abc import Iterator
+from itertools import pairwise
+from urllib.parse import unquote
+
+BREAK = "\u200b"
+
+_FENCE = re.compile(r" {0,3}(`{3,}(?=[^`\n]*$)|~{3,})", re.MULTILINE)
+_SPAN = re.compile(r"(?<!`)(`+)(?!`)[^\n]*?(?<!`)\1(?!`)")
+
+_COLON = r"(?::|%3a|&colon;|&#0*58;?|&#x0*3a;?)"
+_SLASH = r"(?:/|\\|%2f|&sol;|&#0*47;?|&#x0*2f;?)"
+_ACTING = re.compile(rf"(dtmd|dingtalk)(?=\s*{_COLON}\s*{_SLASH})", re.IGNORECASE)
+_LINK = re.compile(r"\](?=\(\s*<?([^)\s>]*))|\](?=:[ \t]*\n?[ \t]*<?([^\s>]+))")
+_SCHEME = re.compile(r"([a-z][a-z0-9+.-]*):", re.IGNORECASE)
+_NOISE = re.compile(r"[\s\\\u0000-\u0020\u200b-\u200f\u2060\ufeff]+")
+
+_TAG = re.compile(r"<(?=[A-Za-z/!?])(?!(?:br\s*/?|https?://[^\s<>]+|mailto:[^\s<>]+)>)", re.I)
+_PING = re.compile(r"<(?=\s*/?\s*a\b[^>]*\bat_?id\b)", re.IGNORECASE)
+
+PAGES = frozenset({"http", "https", "mailto", "tel"})
+"""Schemes a link of the model may have."""
+
+_ACTORS = frozenset({"dtmd", "dingtalk"})
+
+
+def safe(text: str) -> str:
+    """Model Markdown that can ping nobody and act for nobody."""
+    return "".join(_code(part) if code else _prose(part) for code, part in _parts(text))
+
+
+def _prose(text: str) -> str:
+    text = _LINK.sub(lambda found: _link(found, None), text)
+    return _TAG.sub(f"<{BREAK}", _ACTING.sub(rf"\1{BREAK}", text))
+
+
+def _code(text: str) -> str:
+    text = _LINK.sub(lambda found: _link(found, _ACTORS), text)
+    return _PING.sub(f"<{BREAK}", _ACTING.sub(rf"\1{BREAK}", text))
+
+
+def _link(found: re.Match[str], forbidden: frozenset[str] | None) -> str:
+    """The bracket before an address; broken when the address is no web page, or inside
+    code when it is one of `forbidden`."""
+    target = _NOISE.sub("", html.unescape(unquote(found[1] or found[2] or "")))
+    scheme = _SCHEME.match(target)
+    name = scheme[1].lower() if scheme else ""
+    bad = name in forbidden if forbidden is not None else bool(name) and name not in PAGES
+    return f"]{BREAK}" if bad else "]"
+
+
+def _parts(text: str) -> Iterator[tuple[bool, str]]:
+    """(is code, text) in order; together the whole text."""
+    for fenced, block in _blocks(text):
+        if fenced:
+            yield True, block
+            continue
+        at = 0
+        for span in _SPAN.finditer(block):
+            yield False, block[at : span.start()]
+            yield True, span[0]
+            at = span.end()
+        yield False, block[at:]
+
+
+def _blocks(text: str) -> Iterator[tuple[bool, str]]:
+    """(is fenced, lines) in order; an open fence reaches to the end."""
+    fence, block = "", ""
+    for line in text.splitlines(keepends=True):
+        opening = None if fence else _FENCE.match(line)
+        if opening:
+            yield False, block
+            fence, block = opening[1], line
+        elif fence and _closes(line, fence):
+            yield True, block + line
+            fence, block = "", ""
+        else:
+            block += line
+    yield bool(fence), block
+
+
+def _closes(line: str, fence: str) -> bool:
+    mark = line.strip()
+    return len(mark) >= len(fence) and set(mark) == {fence[0]} and not line.startswith("    ")
+
+
+# ---------------------------------------------------------------- dialects
+
+_SPECIAL_LINE = re.compile(r"\s*$|\s*(?:[-*+]|\d+[.)])(?:\s|$)|\s{0,3}(?:#|>|\||={3,}|-{3,})|\s{4}")
+_BROKEN = re.compile(r"(?:  |\\|<br\s*/?>)$", re.IGNORECASE)
+_DELIMITER = re.compile(r"\s*\|?\s*:?-+:?\s*(?:\|\s*:?-+:?\s*)*\|?\s*$")
+
+
+def with_breaks(text: str, mark: str) -> str:
+    """Single line breaks between two lines of prose made visible by `mark`: `<br>` in cards,
+    two spaces in messages (reference/dingtalk.md 5.6)."""
+    return "".join(block if fenced else _broken(block, mark) for fenced, block in _blocks(text))
+
+
+def _broken(block: str, mark: str) -> str:
+    lines = block.split("\n")
+    for number, (line, following) in enumerate(pairwise(lines)):
+        tabular = "|" in line and _DELIMITER.match(following)
+        prose = not _SPECIAL_LINE.match(line) and not _SPECIAL_LINE.match(following)
+        if prose and not tabular and not _BROKEN.search(line):
+            lines[number] = line.rstrip() + mark
+    return "\n".join(lines)
+
+
+def without_tables(text: str) -> str:
+    """Each row of a table as a list item: messages know no tables (5.6)."""
+    return "".join(block if fenced else _listed(block) for fenced, block in _blocks(text))
+
+
+def _listed(block: str) -> str:
+    lines, out, at = block.split("\n"), list[str](), 0
+    while at < len(lines):
+        table = at + 1 < len(lines) and "|" in lines[at] and "-" in lines[at + 1]
+        if not (table and _DELIMITER.match(lines[at + 1])):
+            out.append(lines[at])
+            at += 1
+            continue
+        head, at = _cells(lines[at]), at + 2
+        while at < len(lines) and "|" in lines[at]:
+            out.append(_item(head, _cells(lines[at])))
+            at += 1
+    return "\n".join(out)
+
+
+def _cells(line: str) -> list[str]:
+    inner = line.strip().removeprefix("|")
+    inner = inner[:-1] if inner.endswith("|") and not inner.endswith("\\|") else inner
+    return [cell.strip().replace("\\|", "|") for cell in re.split(r"(?<!\\)\|", inner)]
+
+
+def _item(head: list[str], cells: list[str]) -> str:
+    pairs = [(head[i] if i < len(head) else "", cell) for i, cell in enumerate(cells) if cell]
+    return "- " + "; ".join(f"{name}: {cell}" if name else cell for name, cell in pairs)

@@ -1,0 +1,275 @@
+"""The rungs of the ladder: an AI card that grows, and messages that are finished when they
+are sent (design.md 6; reference/dingtalk.md 5, 6)."""
+
+from __future__ import annotations
+
+import logging
+import uuid
+from typing import Protocol
+
+from adapters.dingtalk.api import DingTalkApi
+from adapters.dingtalk.card import (
+    card_text,
+    final_card_text,
+    message_text,
+    new_card,
+    title,
+    variables,
+)
+from adapters.dingtalk.codes import CARD_EXISTS, NO_STREAM, UNKNOWN
+from adapters.dingtalk.place import Journal, Place
+from adapters.dingtalk.settings import Template
+from bot.contract import Charge, Delivery, Limits, Snapshot, Step, Window
+from bot.errors import BorderError, RateLimited, TooBig, Transient, Uncertain
+
+log = logging.getLogger(__name__)
+
+CARD_BYTES = 6500
+"""Bytes of answer in one card: about 3,000 Chinese characters in all gave blank cards
+(reference/dingtalk.md 6.4), and thoughts, note and small print come on top."""
+
+FRAME_BYTES = 8900
+"""Bytes of one frame, everything included."""
+
+CARD_TABLES = 20
+
+MESSAGE_BYTES = 8000
+"""Bytes of one message: long ones render badly (reference/dingtalk.md 5.2)."""
+
+CARD_WINDOWS = (Window(1, 0.5),)
+"""Frames of one card (reference/dingtalk.md 6.4)."""
+
+RETRYABLE = (RateLimited, Transient, Uncertain)
+
+
+class Rung(Protocol):
+    """One way of showing a part; the methods are those of bot.contract.ReplySink."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def limits(self) -> Limits: ...
+
+    def charges(self, step: Step) -> tuple[Charge, ...]: ...
+
+    async def open(self, snapshot: Snapshot) -> None: ...
+
+    async def show(self, snapshot: Snapshot) -> None: ...
+
+    async def finish(self, snapshot: Snapshot) -> Delivery: ...
+
+
+class CardRung:
+    """An AI card (reference/dingtalk.md 6). Its outTrackId is the handle's key, so creating
+    it again is recognised; each frame's guid follows from what the frame says, so that a
+    repeated frame is recognised too. `failable`: the template has the failure state."""
+
+    name = "card"
+
+    def __init__(
+        self,
+        api: DingTalkApi,
+        place: Place,
+        journal: Journal,
+        template: Template,
+        pace: float,
+        attempt: int,
+        failable: bool,
+    ) -> None:
+        self._api, self._place, self._journal = api, place, journal
+        self._template, self._attempt, self.failable = template, attempt, failable
+        self.limits = Limits(pace, CARD_BYTES, CARD_TABLES, whole_markdown=True)
+        self._shown = ""
+        self._params: dict[str, str] = {}
+        self._flowing = False
+        self._ended = ""
+
+    @property
+    def _track(self) -> str:
+        return self._journal.handle.key
+
+    @property
+    def _opened(self) -> bool:
+        return bool(self._journal.handle.extra.get("opened"))
+
+    # ------------------------------------------------------------ charges
+
+    def charges(self, step: Step) -> tuple[Charge, ...]:
+        """The create, the frame or the closing; a card that is not open yet, or whose
+        flowStatus must move, costs one call more."""
+        create = () if self._opened else (self._api.charge("create"),)
+        if step == "open":
+            return create
+        update = self._api.charge("update")
+        frame = (
+            Charge(f"dingtalk/card/{self._track}", CARD_WINDOWS),
+            self._api.charge("stream"),
+        )
+        flow = (update,) if self._template.flow and not self._flowing else ()
+        if step == "show":
+            return (*flow, *frame)
+        closing = (update,) if self._template.flow or self._template.state_key else ()
+        return closing if self._ended else (*create, *flow, *closing, *frame)
+
+    # ------------------------------------------------------------ steps
+
+    async def open(self, snapshot: Snapshot) -> None:
+        """Create and deliver. A create of unknown fate is repeated: `cardAlreadyExist`
+        counts as opened (design.md 5)."""
+        if self._opened:
+            return
+        await self._journal.intend(rung=self.name, card_id=self._track)
+        carrier = ""
+        try:
+            carrier = await self._api.create_card(
+                new_card(
+                    snapshot, self._template, self._track, self._place.space, self._place.robot
+                )
+            )
+        except BorderError as error:
+            if error.code != CARD_EXISTS:
+                if not isinstance(error, Uncertain):
+                    self._journal.forget(card_id="")
+                raise
+            log.info("card %s stands already", self._track)
+        self._params = variables(snapshot, self._template)
+        extra = self._journal.note(opened=True)
+        await self._journal.put(message_id=carrier, extra=extra)
+
+    async def show(self, snapshot: Snapshot) -> None:
+        """One frame, or one update when only other variables changed."""
+        text = card_text(snapshot, self._template)
+        if text and text != self._shown:
+            await self._flow()
+            await self._frame(text, final=False, failed=False)
+            self._shown = text
+            return
+        await self._update(variables(snapshot, self._template))
+
+    async def finish(self, snapshot: Snapshot) -> Delivery:
+        """The last frame, then state, buttons and small print. Repeating it after an error
+        goes on where it stopped."""
+        text = final_card_text(snapshot, self._template)
+        if len(text.encode()) > FRAME_BYTES:
+            raise TooBig("the card's text is too long")
+        await self.open(snapshot)
+        params = self._closing(snapshot, text)
+        if self._ended != text:
+            if not await self._last_frame(text, failed=snapshot.state == "failed"):
+                params = {**params, self._template.content_key: text}
+            self._ended = text
+        await self._close(params)
+        handle = self._journal.handle
+        return Delivery("delivered", handle.message_id or handle.card_id)
+
+    # ------------------------------------------------------------ calls
+
+    async def _frame(self, text: str, *, final: bool, failed: bool) -> None:
+        if len(text.encode()) > FRAME_BYTES:
+            raise TooBig("the card's text is too long")
+        run = "last" if final or failed else self._attempt
+        guid = uuid.uuid5(uuid.NAMESPACE_OID, f"{self._track}|{run}|{failed}|{text}").hex
+        await self._api.stream_card(
+            self._track,
+            self._template.content_key,
+            text,
+            guid,
+            final=final,
+            failed=failed,
+        )
+
+    async def _last_frame(self, text: str, *, failed: bool) -> bool:
+        """False when the card takes no more frames: finished by an earlier run, or gone,
+        which the update after it tells (reference/dingtalk.md 6.4)."""
+        await self._flow()
+        failed = failed and self.failable
+        try:
+            await self._frame(text, final=not failed, failed=failed)
+        except BorderError as error:
+            if error.code == UNKNOWN and failed:
+                log.info("the template has no failure state: %s", error)
+                self.failable = False
+                return await self._last_frame(text, failed=False)
+            if error.code != NO_STREAM:
+                raise
+            return False
+        return True
+
+    async def _flow(self) -> None:
+        """flowStatus 2, which some templates want before the first frame (6.5)."""
+        if self._template.flow and not self._flowing:
+            await self._api.update_card(self._track, {"flowStatus": "2"})
+            self._flowing = True
+
+    async def _update(self, params: dict[str, str]) -> None:
+        if params != self._params:
+            await self._api.update_card(self._track, params)
+            self._params = params
+
+    def _closing(self, snapshot: Snapshot, text: str) -> dict[str, str]:
+        params = variables(snapshot, self._template)
+        if self._template.flow:
+            status = "5" if snapshot.state == "failed" else "3"
+            params |= {"flowStatus": status, self._template.content_key: text}
+        return params
+
+    async def _close(self, params: dict[str, str]) -> None:
+        """The text stands; a refusal for good costs the buttons, not the delivery."""
+        try:
+            await self._update(params)
+        except RETRYABLE:
+            raise
+        except BorderError as error:
+            if self._template.content_key in params:
+                raise
+            log.warning("the card's state stays behind: %s", error)
+
+
+class MessageRung:
+    """A finished Markdown message without an idempotency key: sent again only when it
+    certainly never left (law 6). By session webhook, or by OpenAPI."""
+
+    def __init__(self, name: str, place: Place, journal: Journal) -> None:
+        self.name, self._place, self._journal = name, place, journal
+        self.limits = Limits(0.0, MESSAGE_BYTES, tables=0, streams=False, whole_markdown=True)
+
+    def charges(self, step: Step) -> tuple[Charge, ...]:
+        if step != "finish" or self._over is not None:
+            return ()
+        by_hook = self.name == "webhook"
+        return (self._place.webhook_charge() if by_hook else self._place.message_charge(),)
+
+    async def open(self, snapshot: Snapshot) -> None:
+        """Nothing is shown before the end."""
+
+    async def show(self, snapshot: Snapshot) -> None:
+        """Nothing is shown before the end."""
+
+    @property
+    def _over(self) -> Delivery | None:
+        """What an earlier send proved, or left open."""
+        extra = self._journal.handle.extra
+        if "sent" in extra:
+            return Delivery("delivered", str(extra["sent"]))
+        return Delivery("unconfirmed") if "sending" in extra else None
+
+    async def finish(self, snapshot: Snapshot) -> Delivery:
+        if self._over is not None:
+            return self._over
+        await self._journal.intend(rung=self.name, extra=self._journal.note(sending=True))
+        try:
+            proof = await self._post(title(snapshot), message_text(snapshot))
+        except Uncertain as error:
+            log.warning("a message may or may not have arrived: %s", error)
+            return Delivery("unconfirmed")
+        except BorderError:
+            self._journal.forget(extra=self._journal.note(sending=None))
+            raise
+        await self._journal.put(extra=self._journal.note(sending=None, sent=proof))
+        return Delivery("delivered", proof)
+
+    async def _post(self, title: str, text: str) -> str:
+        if self.name == "webhook":
+            return await self._place.post_webhook(title, text)
+        return await self._place.post_message(title, text)

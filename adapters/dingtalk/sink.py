@@ -1,0 +1,191 @@
+"""The ladder that shows one part of a reply: AI card, Markdown by session webhook, Markdown
+by OpenAPI (design.md 6; reference/dingtalk.md 12.6)."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, field, replace
+
+from adapters.dingtalk.api import DingTalkApi
+from adapters.dingtalk.codes import BROKEN_TEMPLATE, MINUTE
+from adapters.dingtalk.place import Journal, Place
+from adapters.dingtalk.rungs import CardRung, MessageRung, Rung
+from adapters.dingtalk.settings import DingTalkSettings
+from bot.contract import Charge, Clock, Delivery, Handle, Json, Limits, Save, Snapshot, Step
+from bot.errors import (
+    AuthError,
+    BorderError,
+    Bug,
+    Gone,
+    PermissionDenied,
+    QuotaExhausted,
+    RateLimited,
+    RefusedContent,
+)
+from bot.texts import both
+
+log = logging.getLogger(__name__)
+
+RUNGS = ("card", "webhook", "openapi")
+
+SKIP_SECONDS = 600.0
+"""How long a rung is skipped after a refusal that concerns the whole app."""
+
+REFUSED = (PermissionDenied, QuotaExhausted, Gone, Bug, AuthError)
+"""What makes a sink step down."""
+
+
+@dataclass(slots=True)
+class Skips:
+    """What the sinks of one bot have learned: rungs that the app may not use now, and
+    whether the template has the failure state."""
+
+    clock: Clock
+    until: dict[str, float] = field(default_factory=dict)
+    failable: bool = True
+
+    def add(self, rung: str, error: BorderError) -> None:
+        """Skip `rung` for a while when the refusal would meet every reply, and name the
+        missing right in the log. Other refusals concern one chat or card."""
+        scopes = error.scopes if isinstance(error, PermissionDenied) else ()
+        everywhere = (
+            isinstance(error, QuotaExhausted)
+            or error.code.startswith("Forbidden.AccessDenied.")
+            or error.code in BROKEN_TEMPLATE
+        )
+        if not everywhere:
+            return
+        self.until[rung] = self.clock.monotonic() + SKIP_SECONDS
+        log.warning("%s skipped for a while; missing rights: %s", rung, " ".join(scopes) or "-")
+
+    def skipped(self, rung: str) -> bool:
+        return self.until.get(rung, float("-inf")) > self.clock.monotonic()
+
+
+class DingTalkSink:
+    """A bot.contract.ReplySink on DingTalk. `address` is what parse.py wrote."""
+
+    def __init__(
+        self,
+        settings: DingTalkSettings,
+        api: DingTalkApi,
+        clock: Clock,
+        skips: Skips,
+        address: Json,
+        handle: Handle,
+        save: Save,
+        attempt: int,
+    ) -> None:
+        self._settings, self._api, self._skips = settings, api, skips
+        self._attempt = attempt
+        self._journal = Journal(handle, save)
+        self._place = Place(api, clock, address)
+        self._rung = self._make(handle.rung if handle.rung in RUNGS else self._first(RUNGS))
+
+    # ------------------------------------------------------------ rungs
+
+    def _make(self, name: str) -> Rung:
+        template = self._settings.template
+        if name != "card" or template is None:
+            return MessageRung("openapi" if name == "card" else name, self._place, self._journal)
+        return CardRung(
+            self._api,
+            self._place,
+            self._journal,
+            template,
+            self._settings.pace,
+            self._attempt,
+            self._skips.failable,
+        )
+
+    def _first(self, names: tuple[str, ...]) -> str:
+        """The highest of `names` that can be used now; the lowest when none can."""
+        usable = [name for name in names if self._usable(name)]
+        open_now = [name for name in usable if not self._skips.skipped(name)]
+        return (open_now or usable or [names[-1]])[0]
+
+    def _usable(self, name: str) -> bool:
+        if name == "webhook":
+            return self._place.webhook_open
+        return self._place.reachable and (name != "card" or self._settings.template is not None)
+
+    @property
+    def limits(self) -> Limits:
+        return self._rung.limits
+
+    @property
+    def handle(self) -> Handle:
+        return self._journal.handle
+
+    def charges(self, step: Step) -> tuple[Charge, ...]:
+        if step == "finish" and self._unopened:
+            return self._plain().charges(step)
+        return self._rung.charges(step)
+
+    @property
+    def _unopened(self) -> bool:
+        """No card exists or may exist, so a last snapshot needs only one message."""
+        return isinstance(self._rung, CardRung) and not self.handle.card_id
+
+    def _plain(self) -> Rung:
+        return self._make(self._first(RUNGS[1:]))
+
+    # ------------------------------------------------------------ steps
+
+    async def open(self, snapshot: Snapshot) -> None:
+        while True:
+            try:
+                return await self._rung.open(snapshot)
+            except REFUSED as error:
+                await self._step_down(error)
+
+    async def show(self, snapshot: Snapshot) -> None:
+        await self._rung.show(snapshot)
+
+    async def finish(self, snapshot: Snapshot) -> Delivery:
+        if self._unopened:
+            self._rung = self._plain()
+        while True:
+            try:
+                return await self._rung.finish(snapshot)
+            except RefusedContent as error:
+                log.warning("text refused by the content filter: %s", error)
+                return await self._rung.finish(self._neutral(snapshot))
+            except RateLimited as error:
+                if not self._closed_for_long(error):
+                    raise
+                await self._step_down(error)
+            except REFUSED as error:
+                await self._step_down(error)
+            finally:
+                self._learn()
+
+    def _learn(self) -> None:
+        if isinstance(self._rung, CardRung):
+            self._skips.failable = self._rung.failable
+
+    def _closed_for_long(self, error: RateLimited) -> bool:
+        """A webhook that was overrun stays closed for ten minutes (5.2); OpenAPI is open."""
+        hook = self._rung.name == "webhook" and self._place.reachable
+        return hook and error.retry_after >= MINUTE
+
+    def _neutral(self, snapshot: Snapshot) -> Snapshot:
+        """What the person sees instead of a refused text, which cannot be shown by
+        repeating it (reference/dingtalk.md 12.6)."""
+        words = both("error.content", ref=self.handle.key[:8])
+        return replace(
+            snapshot, text=words, reasoning="", note="", footer="", summary=words, state="failed"
+        )
+
+    async def _step_down(self, error: BorderError) -> None:
+        """To the next rung that can be used; raises `error` when there is none."""
+        name = self._rung.name
+        self._skips.add(name, error)
+        below = RUNGS[RUNGS.index(name) + 1 :]
+        if not any(self._usable(rung) for rung in below):
+            raise error
+        log.warning("rung %s given up: %s", name, error)
+        self._rung = self._make(self._first(below))
+        left = self.handle.card_id or self.handle.extra.get("left")
+        extra = self._journal.note(left=left, opened=None)
+        await self._journal.put(rung=self._rung.name, card_id="", message_id="", extra=extra)
