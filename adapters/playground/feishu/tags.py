@@ -22,7 +22,7 @@ _MARKUP = re.compile(
     re.IGNORECASE,
 )
 _BREAK = re.compile(r"<br\s*/?>", re.IGNORECASE)
-_IMAGE = re.compile(r"!\[([^\]\n]*)\]\(([^)\s]*)\)")
+_IMAGE = re.compile(r"!\[([^\]\n]{0,300})\]\(([^)\s]*)\)")
 _STYLE = re.compile(r"</?[bius]>", re.IGNORECASE)
 
 
