@@ -23,11 +23,12 @@ def at(value: object, *path: str) -> object:
 
 
 def text_at(value: object, *path: str) -> str:
-    """The string at `path` (an integer as its digits), or an empty string."""
+    """The string at `path` (an integer as its digits), or an empty string. Half an emoji,
+    which no database takes, becomes a question mark."""
     found = at(value, *path)
     if isinstance(found, int) and not isinstance(found, bool):
         return str(found) if abs(found) < LARGEST else ""
-    return found if isinstance(found, str) else ""
+    return found.encode("utf-8", "replace").decode() if isinstance(found, str) else ""
 
 
 def loads(text: str | bytes) -> object:
