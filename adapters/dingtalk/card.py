@@ -20,7 +20,7 @@ FOLDED_BYTES = 1000
 PANEL_BYTES = 3000
 """Bytes of reasoning in a variable of its own."""
 
-_MARKS = re.compile(r"[#*_`~>\[\]|]+|\]\([^)]*\)|https?://\S+")
+_MARKS = re.compile(r"\]\([^)]*\)|[#*_`~>\[\]|]+|https?://\S+")
 
 
 def card_text(snapshot: Snapshot, template: Template) -> str:
