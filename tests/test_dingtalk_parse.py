@@ -308,11 +308,13 @@ def test_a_system_frame_may_lack_nearly_everything() -> None:
     assert frame.message_id == "" and frame.data == ""
 
 
-@pytest.mark.parametrize(
-    "text",
-    ("", "{", "null", "[1]", '"x"', "{}", '{"type": "CALLBACK"}', '{"headers": {}}', "\x00")
-    + ('{"type": 5.5, "headers": {}}', '{"type": "EVENT", "header": {}}', "[" * 100_000),
-)
+JUNK = """
+{ | null | [1] | "x" | {} | {"type": "CALLBACK"} | {"headers": {}} | {"type": 5.5, "headers": {}}
+| {"type": "EVENT", "header": {}} | {"type": "EVENT", "headers": []}
+"""
+
+
+@pytest.mark.parametrize("text", [*JUNK.split("|"), "", "[" * 100_000, "\x00"])
 def test_junk_is_a_value_error(text: str) -> None:
     with pytest.raises(ValueError):
         decode(text)
