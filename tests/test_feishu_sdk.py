@@ -7,6 +7,7 @@ import contextlib
 import json
 import logging
 import os
+import random
 import sys
 import threading
 from collections.abc import AsyncIterator
@@ -18,6 +19,7 @@ import pytest
 from adapters.feishu import sdk_link
 from adapters.feishu.sdk_link import run_sdk
 from adapters.playground.feishu import FeishuSim, wire
+from adapters.playground.feishu.codec import Frame, decode, encode
 from adapters.sdk_thread import SdkThread
 from adapters.supervisor import Backoff
 from bot.clock import SystemClock
@@ -184,6 +186,32 @@ async def test_a_handler_that_raises_acknowledges_500_and_the_event_comes_again(
     assert (sim.lost, sim.acks) == (["e1"], {"e1": None})
     assert [push.status for push in sim.pushes] == ["500", "500", "500"]
     assert sim.violations == []
+
+
+async def test_frames_agree_with_the_official_protobuf() -> None:
+    """Async, because the import makes an event loop where there is none."""
+    from lark_oapi.ws.pb.pbbp2_pb2 import Frame as Official
+
+    chance = random.Random(7)
+    for _ in range(300):
+        frame = Frame(
+            chance.getrandbits(chance.choice([1, 32, 64])),
+            chance.getrandbits(64),
+            chance.randrange(-(2**31), 2**31),
+            chance.randrange(2),
+            [(f"键{n}", "v" * chance.randrange(300)) for n in range(chance.randrange(4))],
+            chance.randbytes(chance.randrange(400)),
+            chance.choice(["", "gzip"]),
+            chance.choice(["", "json"]),
+            chance.choice(["", "trace"]),
+        )
+        theirs = Official()
+        theirs.ParseFromString(encode(frame))
+        assert (theirs.SeqID, theirs.LogID) == (frame.seq_id, frame.log_id)
+        assert (theirs.service, theirs.method) == (frame.service, frame.method)
+        assert [(h.key, h.value) for h in theirs.headers] == frame.headers
+        assert (theirs.payload, theirs.LogIDNew) == (frame.payload, frame.log_id_new)
+        assert decode(theirs.SerializeToString()) == frame
 
 
 # ---------------------------------------------------------------- run_sdk

@@ -748,6 +748,14 @@ async def test_a_topic_group_opens_a_topic_for_each_message(
     assert (third["root_id"], "thread_id" in third) == (first["message_id"], False)
 
 
+async def test_everybody_has_one_private_chat(
+    sim: FeishuSim, ann: SimPerson, bob: SimPerson, group: Any
+) -> None:
+    assert sim.p2p(ann) is sim.p2p(ann.id)
+    assert len({sim.p2p(ann).id, sim.p2p(bob).id, sim.add_group("Solo", [ann]).id}) == 3
+    assert sim.p2p(ann).kind == "p2p"
+
+
 async def test_ids_look_real_and_never_repeat(sim: FeishuSim, ann: SimPerson, group: Any) -> None:
     assert (ann.id[:3], ann.union_id[:3], group.id[:3]) == ("ou_", "on_", "oc_")
     said = {await sim.say(group, ann, "hello") for _ in range(50)}
@@ -1138,6 +1146,23 @@ async def test_a_card_is_patched(
     assert await client.code("PATCH", path, fresh) == 230031
 
 
+async def test_a_patch_is_checked_and_its_pace_kept(
+    client: Client, sim: FeishuSim, clock: VirtualClock, group: Any
+) -> None:
+    message = await client.sent(group, "interactive", card_of(markdown("a")))
+    path, fresh = f"{MESSAGES}/{message}", {"content": json.dumps(card_of(markdown("b")))}
+    bad = {"content": json.dumps(card_of({"tag": "note"}))}
+    assert await client.code("PATCH", path, bad) == 230099
+    big = {"content": json.dumps(card_of(markdown("x" * 31_000)))}
+    assert await client.code("PATCH", path, big) == 230025
+    await clock.advance(1)
+    for _ in range(5):
+        await client.good("PATCH", path, fresh)
+    await clock.advance(1)
+    await client.good("PATCH", path, fresh)
+    assert sim.card(message).card["body"]["elements"][0]["content"] == "b"
+
+
 async def test_what_cannot_be_patched(
     client: Client, sim: FeishuSim, ann: SimPerson, group: Any
 ) -> None:
@@ -1197,7 +1222,8 @@ async def test_history_comes_in_pages(
     path = f"{MESSAGES}?container_id_type=thread&container_id={thread}"
     page = await client.good("GET", path)
     assert [item["message_id"] for item in page["items"]] == [said[0], inside]
-    assert await client.code("GET", path + "&page_size=51") == 99992402
+    for wrong in ("page_size=51", "page_size=0", "page_size=x", "start_time=x"):
+        assert await client.code("GET", f"{path}&{wrong}") == 99992402
 
 
 async def test_reactions(client: Client, sim: FeishuSim, ann: SimPerson, group: Any) -> None:
@@ -1273,6 +1299,7 @@ async def test_sequences_rise_over_all_calls(
         assert await client.code("PUT", path, {"content": "b", "sequence": odd}) == 99992402
     assert await client.code("PUT", path, {"content": "b", "sequence": 2**31}) == 300317
     assert sim.bubbles(group)[0].text == "a"
+    assert len(sim.violations) == 5, "only what no careful client would send"
 
 
 @pytest.mark.parametrize("takes", [False, True])
@@ -1363,6 +1390,7 @@ async def test_an_entity_is_sent_once(client: Client, sim: FeishuSim, group: Any
     content["data"] = {"card_id": "123"}
     _, answer = await client.send(group, "interactive", content)
     assert answer["code"] == 230099 and "cardid is invalid" in answer["msg"]
+    assert len(sim.violations) == 2
     template = {"type": "template", "data": {"template_id": "x"}}
     _, answer = await client.send(group, "interactive", template)
     assert "ErrCode: 200380" in answer["msg"]
@@ -1484,6 +1512,22 @@ async def test_cards_that_are_refused(
     assert sim.bubbles(group) == []
 
 
+@pytest.mark.parametrize(
+    ("name", "sub"),
+    [
+        ("note", 200861),
+        ("many", 11310),
+        ("four tables", 11310),
+        ("image", 200570),
+        ("nobody", 100290),
+        ("property", 200621),
+    ],
+)
+async def test_the_code_inside_the_code(client: Client, group: Any, name: str, sub: int) -> None:
+    _, answer = await client.send(group, "interactive", BAD_CARDS[name][0])
+    assert f"ext=ErrCode: {sub};" in answer["msg"]
+
+
 async def test_a_card_at_its_limits_is_taken(client: Client, sim: FeishuSim, group: Any) -> None:
     fences = "```\n" + TABLE * 4 + "```\n"
     await client.create(card_of(markdown(("x\n\n" + TABLE) * 3 + fences)))
@@ -1518,7 +1562,8 @@ async def test_elements_become_blocks(client: Client, group: Any) -> None:
         "tag": "column_set",
         "columns": [{"tag": "column", "elements": [button("one")]}],
     }
-    div = {"tag": "div", "text": {"tag": "plain_text", "content": "<b>", "text_size": "notation"}}
+    small = {"tag": "plain_text", "content": "<b>", "text_size": "notation"}
+    div = {"tag": "div", "text": small, "fields": [{"text": {**small, "content": "field"}}]}
     bubble = await seen(
         client,
         group,
@@ -1537,9 +1582,10 @@ async def test_elements_become_blocks(client: Client, group: Any) -> None:
         ("divider", "", "", ""),
         ("small", "note", "", ""),
         ("small", "<b>", "", ""),
+        ("small", "field", "", ""),
         ("button", "One", "", "one"),
     ]
-    assert (bubble.text, bubble.small) == ("**a**", "note\n<b>")
+    assert (bubble.text, bubble.small) == ("**a**", "note\n<b>\nfield")
 
 
 async def test_an_old_card_is_seen_too(client: Client, sim: FeishuSim, group: Any) -> None:
@@ -1687,6 +1733,8 @@ async def test_a_press_and_its_toast(
         (answering([1]), 200672),
         (lambda _: b'{"code":200,"data":"%%%"}', 200672),
         (answering({"card": {"type": "raw", "data": {"schema": "1.0"}}}), 200673),
+        (answering({"card": {"type": "poem", "data": card_of(markdown("a"))}}), 200673),
+        (answering({"card": {"type": "raw", "data": "a"}}), 200673),
         (answering({"card": {"type": "raw", "data": card_of({"tag": "note"})}}), 200673),
     ],
 )

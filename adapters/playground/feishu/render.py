@@ -122,8 +122,8 @@ def _div(element: Json, picture: Picture, name: Name) -> None:
     text = element.get("text")
     if isinstance(text, dict):
         _markdown(text, picture, name)
-    for child in children(element):
-        _div(child, picture, name)
+    for text in children(element):
+        _markdown(text, picture, name)
 
 
 def _note(element: Json, picture: Picture, name: Name) -> None:
@@ -177,13 +177,17 @@ _BRUSHES = {
 
 
 def children(element: Json) -> list[Json]:
-    """The elements directly inside a container."""
-    found: list[Json] = []
+    """The elements directly inside a container; of the fields of a div, their texts."""
+    found: list[Any] = []
     for key in ("elements", "columns", "actions", "fields"):
         inner = element.get(key)
         if isinstance(inner, list):
-            found += [child for child in inner if isinstance(child, dict)]
-    return found
+            found += [_text_of(child) if key == "fields" else child for child in inner]
+    return [child for child in found if isinstance(child, dict)]
+
+
+def _text_of(field: Any) -> Any:
+    return field.get("text") if isinstance(field, dict) else None
 
 
 def walk(elements: list[Json]) -> Iterator[Json]:
