@@ -120,6 +120,18 @@ async def test_one_token_for_many_at_once(server: Server, api: DingTalkApi) -> N
     assert server.tokens == 1
 
 
+async def test_a_failed_fetch_fails_for_all_who_wait(server: Server, api: DingTalkApi) -> None:
+    server.hold, server.token_answer = asyncio.Event(), (503, {"code": "system.busy"})
+    asking = [asyncio.create_task(api.token()) for _ in range(20)]
+    await asyncio.sleep(0)
+    server.hold.set()
+    refused = await asyncio.gather(*asking, return_exceptions=True)
+    assert all(isinstance(error, Transient) for error in refused)
+    assert server.paths() == ["/v1.0/oauth2/accessToken"]
+    server.token_answer = None
+    assert await api.token() == "canary-token-1"
+
+
 async def test_a_token_is_replaced_before_it_ends(
     server: Server, api: DingTalkApi, clock: VirtualClock
 ) -> None:

@@ -311,6 +311,30 @@ async def test_a_closing_that_failed_half_way_goes_on(desk: Desk) -> None:
     assert len(desk.sim.calls_of(wire.CARD_STREAM)) == 1 and desk.sim.violations == []
 
 
+async def test_a_state_that_stays_behind_costs_no_second_message(desk: Desk) -> None:
+    sink = desk.sink(await desk.asked())
+    await sink.open(THINKING)
+    desk.sim.quota.api_limit = desk.sim.quota.api + 1
+    assert (await desk.spaced(sink.finish(WHOLE))).state == "delivered"
+    assert desk.shown() == ["the whole"] and desk.sim.open_cards() == []
+
+
+async def test_without_a_journal_no_message(desk: Desk) -> None:
+    full = True
+
+    async def save(handle: Handle) -> None:
+        if full:
+            raise StoreError("full")
+
+    desk.use(card_template_id="")
+    sink = desk.platform.sink(await desk.asked(), Handle("turn1-0"), save, 1)
+    with pytest.raises(StoreError):
+        await sink.finish(WHOLE)
+    assert desk.shown() == []
+    full = False
+    assert (await sink.finish(WHOLE)).state == "delivered"
+
+
 # ---------------------------------------------------------------- the ladder
 
 

@@ -50,7 +50,7 @@ class DingTalkApi:
         self._base = settings.base_url.rstrip("/")
         self._hosts = [_origin(settings.base_url), _origin(settings.oapi_base_url)]
         self._token: _Token | None = None
-        self._fetching = asyncio.Lock()
+        self._fetch: asyncio.Task[None] | None = None
 
     # ------------------------------------------------------------ limits
 
@@ -65,17 +65,22 @@ class DingTalkApi:
     # ------------------------------------------------------------ token
 
     async def token(self) -> str:
-        """The app's token: one fetch at a time, early enough (reference/dingtalk.md 5.1)."""
-        if self._token is None or self._clock.monotonic() >= self._token.refresh_at:
-            async with self._fetching:
-                await self._refresh()
-        assert self._token is not None
+        """The app's token: one fetch for all who wait, whether it succeeds or fails, and
+        early enough (reference/dingtalk.md 5.1)."""
+        while self._token is None or self._clock.monotonic() >= self._token.refresh_at:
+            if self._fetch is None:
+                self._fetch = asyncio.create_task(self._refresh())
+                self._fetch.add_done_callback(self._fetched)
+            await asyncio.shield(self._fetch)
         return self._token.text
+
+    def _fetched(self, task: asyncio.Task[None]) -> None:
+        self._fetch = None
+        if not task.cancelled():
+            task.exception()  # who waits gets it too; nobody may be left waiting
 
     async def _refresh(self) -> None:
         now, old = self._clock.monotonic(), self._token
-        if old is not None and now < old.refresh_at:
-            return
         try:
             self._token = await self._fetch_token(now)
         except BorderError as error:

@@ -52,7 +52,14 @@ ROTATE_AFTER = 1800.0
 pongs prove the socket, never the hearing (design.md 1)."""
 
 LINGER = 12.0
-"""Seconds that a replaced connection is still read: the server closes it after ten (2.4)."""
+"""Seconds that a connection is still read after its successor is up, when the server asked
+for one: it pushes nothing more here, and closes after ten (2.4)."""
+
+GRACE = 5.0
+"""The same when we wanted the successor: the server goes on pushing to both (2.7)."""
+
+NO_GRACE = 0.5
+"""The same for a connection that seems deaf: what is pushed to it is lost."""
 
 FRAME_BYTES = 4 << 20
 
@@ -72,11 +79,12 @@ class _Line:
     beat_at: float
     beats: int = 0
     leaving: bool = False
+    linger: float = GRACE
     replaced: asyncio.Event = field(default_factory=asyncio.Event)
 
-    def leave(self) -> None:
-        """Open the successor now; this one reads on."""
-        self.leaving = True
+    def leave(self, linger: float) -> None:
+        """Open the successor now; this one reads on, and `linger` seconds beyond."""
+        self.leaving, self.linger = True, linger
         self.connection.leaving()
 
 
@@ -194,20 +202,23 @@ class DingTalkLink:
                     await line.socket.ping()
             except (TimeoutError, aiohttp.ClientError, OSError) as error:
                 raise Transient(f"ping: {type(error).__name__}") from None
-            if not line.leaving and (why := self._suspicion(line)):
-                log.info("connection replaced: %s", why)
-                line.leave()
+            if not line.leaving:
+                self._suspect(line)
 
-    def _suspicion(self, line: _Line) -> str:
+    def _suspect(self, line: _Line) -> None:
+        """Replace a connection that may be deaf (reference/dingtalk.md 2.7)."""
         now = self._clock.monotonic()
         if line.beats >= USED_TO and now - line.beat_at > DEAF_AFTER:
-            return "the server's pings stopped"
-        return "no event for long" if now - line.heard_at > ROTATE_AFTER else ""
+            log.info("connection replaced: the server's pings stopped")
+            line.leave(NO_GRACE)
+        elif now - line.heard_at > ROTATE_AFTER:
+            log.info("connection replaced: no event for long")
+            line.leave(GRACE)
 
     async def _until_replaced(self, line: _Line) -> None:
         """A grace for what is on its way, then the successor is alone."""
         await line.replaced.wait()
-        await self._clock.sleep(LINGER)
+        await self._clock.sleep(line.linger)
 
     async def _read(self, line: _Line) -> None:
         while True:
@@ -248,7 +259,7 @@ class DingTalkLink:
             line.beats += 1
         elif frame.topic == "disconnect":
             log.info("the server asks for a new connection")
-            line.leave()
+            line.leave(LINGER)
 
     # ------------------------------------------------------------ answering
 

@@ -27,8 +27,12 @@ class Journal:
     async def intend(self, **changes: Any) -> None:
         """Change the handle and commit it, before a call that must not be forgotten.
         Raises StoreError: then the call must not be made."""
-        self.handle = replace(self.handle, **changes)
-        await self._save(self.handle)
+        before, self.handle = self.handle, replace(self.handle, **changes)
+        try:
+            await self._save(self.handle)
+        except StoreError:
+            self.handle = before
+            raise
 
     async def put(self, **changes: Any) -> None:
         """Change the handle and commit it if the disk can: a live card is finished even
@@ -37,6 +41,7 @@ class Journal:
             await self.intend(**changes)
         except StoreError as error:
             log.warning("reply journal not written: %s", error)
+            self.forget(**changes)
 
     def forget(self, **changes: Any) -> None:
         """Change the handle; the next commit tells the disk."""

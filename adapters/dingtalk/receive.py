@@ -59,7 +59,8 @@ class Receiver:
         StoreError when the message must not be acknowledged as taken."""
         parsed = parse(topic, data, self._bot, self._robot)
         if isinstance(parsed, Nothing):
-            log.info("callback without effect: %s", parsed.reason)
+            level = logging.WARNING if parsed.reason.startswith("broken") else logging.INFO
+            log.log(level, "callback without effect: %s", parsed.reason)
             return None
         try:
             return await self._until_safe(parsed)

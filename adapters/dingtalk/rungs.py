@@ -84,6 +84,7 @@ class CardRung:
         self._params: dict[str, str] = {}
         self._flowing = False
         self._ended = ""
+        self._taken = False
 
     @property
     def _track(self) -> str:
@@ -154,12 +155,10 @@ class CardRung:
         if len(text.encode()) > FRAME_BYTES:
             raise TooBig("the card's text is too long")
         await self.open(snapshot)
-        params = self._closing(snapshot, text)
         if self._ended != text:
-            if not await self._last_frame(text, failed=snapshot.state == "failed"):
-                params = {**params, self._template.content_key: text}
+            self._taken = await self._last_frame(text, failed=snapshot.state == "failed")
             self._ended = text
-        await self._close(params)
+        await self._close(self._closing(snapshot, text))
         handle = self._journal.handle
         return Delivery("delivered", handle.message_id or handle.card_id)
 
@@ -211,17 +210,20 @@ class CardRung:
         params = variables(snapshot, self._template)
         if self._template.flow:
             status = "5" if snapshot.state == "failed" else "3"
-            params |= {"flowStatus": status, self._template.content_key: text}
+            params["flowStatus"] = status
+        if self._template.flow or not self._taken:
+            params[self._template.content_key] = text
         return params
 
     async def _close(self, params: dict[str, str]) -> None:
-        """The text stands; a refusal for good costs the buttons, not the delivery."""
+        """Once the last frame was taken the text stands: a refusal for good costs the
+        buttons, not the delivery."""
         try:
             await self._update(params)
         except RETRYABLE:
             raise
         except BorderError as error:
-            if self._template.content_key in params:
+            if not self._taken:
                 raise
             log.warning("the card's state stays behind: %s", error)
 
