@@ -25,7 +25,7 @@ from adapters.playground.dingtalk.pings import card_pings, live_links
 from adapters.playground.dingtalk.sim import SimChat, SimPerson
 from adapters.playground.faults import Fault
 from bot.contract import Button, Delivery, Handle, InboundMessage, ReplySink, Snapshot
-from bot.errors import BorderError, RateLimited, StoreError, TooBig, Uncertain
+from bot.errors import BorderError, RateLimited, StoreError, TooBig, Transient, Uncertain
 
 STOP, RETRY = (Button(name, name, "turn1") for name in ("stop", "retry"))
 THINKING = Snapshot(status="思考中…", buttons=(STOP,))
@@ -153,7 +153,7 @@ async def test_a_button_of_the_card_comes_back_with_its_turn(desk: Desk) -> None
 async def test_a_reply_without_buttons_shows_none(desk: Desk) -> None:
     sink = desk.sink(await desk.asked())
     await sink.open(Snapshot(status="…"))
-    await desk.spaced(sink.finish(Snapshot(text="sealed", state="continued")))
+    await desk.spaced(sink.finish(Snapshot(text="sealed", state="answered")))
     [bubble] = desk.sim.bot_bubbles(desk.group)
     assert bubble.buttons() == []
 
@@ -258,6 +258,25 @@ async def test_a_lost_answer_to_the_create(desk: Desk) -> None:
     proof = await desk.spaced(sink.finish(WHOLE))
     assert proof == Delivery("delivered", "turn1-0")
     assert len(desk.shown()) == 1 and desk.sim.open_cards() == []
+
+
+async def test_a_card_that_may_stand_is_the_one_that_is_finished(desk: Desk) -> None:
+    sink = desk.sink(await desk.asked())
+    break_route(desk, wire.CARD_CREATE_DELIVER, kind="lose")
+    with pytest.raises(Uncertain):
+        await sink.open(THINKING)
+    assert (await desk.spaced(sink.finish(WHOLE))).state == "delivered"
+    assert len(desk.shown()) == 1 and wire.WEBHOOK not in desk.routes()
+
+
+async def test_a_card_that_certainly_does_not_stand_becomes_a_message(desk: Desk) -> None:
+    sink = desk.sink(await desk.asked())
+    body = {"code": "system.busy", "message": "busy"}
+    break_route(desk, wire.CARD_CREATE_DELIVER, kind="status", status=500, body=body)
+    with pytest.raises(Transient):
+        await sink.open(THINKING)
+    assert (await sink.finish(WHOLE)).state == "delivered"
+    assert len(desk.shown()) == 1 and desk.routes()[-1] == wire.WEBHOOK
 
 
 async def test_another_process_goes_on_with_the_card(desk: Desk) -> None:
