@@ -89,21 +89,22 @@ and whether the old one always thought."""
 
 def profile_of(base_url: str, model: str) -> Profile:
     """By the host; on a host nobody knows (a relay, a simulator) by the model's name."""
-    parts = urlsplit(base_url)
-    host = (parts.hostname or "").lower()
+    host, port = _place(base_url)
     for suffix, profile in _HOSTS:
         if host == suffix or host.endswith("." + suffix):
             return KIMI_SWITCHED if profile is KIMI and model == "kimi-k2.6" else profile
-    if _port(base_url) == _OLLAMA_PORT:
+    if port == _OLLAMA_PORT:
         return OLLAMA
     return DEEPSEEK if _DEEPSEEK_NAME.fullmatch(model) else GENERIC
 
 
-def _port(base_url: str) -> int | None:
+def _place(base_url: str) -> tuple[str, int | None]:
+    """Host and port; empty for an address that is none, which is told when it is used."""
     try:
-        return urlsplit(base_url).port
+        parts = urlsplit(base_url)
+        return (parts.hostname or "").lower(), parts.port
     except ValueError:
-        return None
+        return "", None
 
 
 def resolve(name: str) -> tuple[str, str]:

@@ -93,7 +93,7 @@ def _translated(note: str) -> Iterator[None]:
     """Socket errors become ours; their texts, which may quote headers, stay out."""
     try:
         yield
-    except ValueError as error:
+    except (ValueError, aiohttp.NonHttpUrlClientError) as error:
         kind = type(error).__name__
         raise Bug(f"address or key unusable: {kind}", note="model.bad_request") from None
     except aiohttp.ClientError as error:
