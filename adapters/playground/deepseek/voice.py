@@ -38,17 +38,22 @@ def answer(asked: Asked) -> Said:
 
 
 def question_of(asked: Asked) -> str:
-    """The last question, without the bracket in front that may say who asked when."""
-    return _BRACKET.sub("", asked.question.strip(), count=1).strip()
+    """The last question, without the lines in front that say when and who."""
+    return _BRACKET.sub("", _dateless(asked.question), count=1).strip()
 
 
+def _dateless(text: str) -> str:
+    return _DAY.sub("", text.strip(), count=1)
+
+
+_DAY = re.compile(r"^（\d{4}-\d\d-\d\d[^）\n]*）\n")
 _BRACKET = re.compile(r"^(?:<[^>\n]{1,80}>|\[[^\]\n]{1,80}\]|（[^）\n]{1,80}）)\s*[:：]?\s*")
 _SPEAKER = re.compile(_BRACKET.pattern + r"|^[^\s:：/]{1,20}[:：](?!//)")
 
 
 def _speaker(text: str) -> str:
     """What stands before the words in a group: a name, as far as one can tell."""
-    match = _SPEAKER.match(text.strip())
+    match = _SPEAKER.match(_dateless(text))
     return match[0] if match else ""
 
 
@@ -117,7 +122,7 @@ def _what_kept(asked: Asked, question: str, lang: str) -> str:
 
 
 def _what_said(asked: Asked, question: str, lang: str) -> str:
-    earlier = [_short(text, 80) for text in asked.said("user")[:-1]][-5:]
+    earlier = [_short(_dateless(text), 80) for text in asked.said("user")[:-1]][-5:]
     if not earlier:
         return "这段对话刚刚开始。" if lang == "zh" else "This conversation has just begun."
     lead = "你之前说过：" if lang == "zh" else "Earlier you said:"

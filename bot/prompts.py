@@ -1,0 +1,169 @@
+"""History and question to prompts (design.md 7). Pure.
+
+The prompts of a conversation are byte-stable: the system text first and unchanging, then
+the history, which only grows at its end, then the question. What changes with time (the
+day, who speaks) stands with the message it belongs to and stays there, so the model
+service's prefix cache hits on every turn but the one that cuts.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
+
+from bot.contract import (
+    ChatKind,
+    Exchange,
+    Part,
+    Person,
+    Prompt,
+    QuotePart,
+    Started,
+    TextPart,
+    UnreadablePart,
+)
+from bot.texts import knows, say
+
+BEIJING = timezone(timedelta(hours=8))
+WEEKDAYS = "一二三四五六日"
+
+TOKENS_WIDE, TOKENS_NARROW, TOKENS_PROMPT = 0.6, 0.25, 4
+"""Estimated tokens of a CJK character, of any other, and around each message
+(reference/models.md 1.11); the bill comes from the service's own usage."""
+
+LONGEST_NAME = 30
+
+LATEST = 4e9
+"""Seconds since the epoch: a platform's time beyond it is nonsense."""
+
+
+def compose(started: Started, system: str, *, max_tokens: int) -> tuple[Prompt, ...]:
+    """The system text, the history from its border on, and the turn's question."""
+    new = started.turn.new
+    history = started.history[border(started.history, max_tokens) :]
+    asked = [_Asked(e.speaker, e.question, e.asked_at) for e in history]
+    asked.append(_Asked(new.sender, new.parts, new.asked_at))
+    questions = _questions(asked, new.chat_kind)
+    prompts = [Prompt("system", system)]
+    for exchange, question in zip(history, questions, strict=False):
+        prompts.append(Prompt("user", question))
+        prompts.append(Prompt("assistant", exchange.answer, exchange.reasoning or None))
+    return (*prompts, Prompt("user", questions[-1]))
+
+
+# ---------------------------------------------------------------- trimming
+
+
+def border(history: Sequence[Exchange], max_tokens: int) -> int:
+    """How many of the oldest exchanges are left out so that the rest is within
+    `max_tokens`. A cut leaves half of the budget free, and the next one comes only when
+    that is used up; a history that grows at its end keeps its border meanwhile."""
+    sizes = [_size(exchange) for exchange in history]
+    start, total = 0, 0.0
+    for index, size in enumerate(sizes):
+        total += size
+        if total <= max_tokens:
+            continue
+        while start <= index and total > max_tokens / 2:
+            total -= sizes[start]
+            start += 1
+    return start
+
+
+def _size(exchange: Exchange) -> float:
+    asked = sum(_tokens(_part_text(part)) for part in exchange.question)
+    return asked + _tokens(exchange.answer) + _tokens(exchange.reasoning) + 2 * TOKENS_PROMPT
+
+
+_WIDE = re.compile("[\u2e80-\u9fff\uac00-\ud7af\uf900-\ufaff\uff00-\uffef]")
+
+
+def _tokens(text: str) -> float:
+    wide = 0 if text.isascii() else len(_WIDE.findall(text))
+    return wide * TOKENS_WIDE + (len(text) - wide) * TOKENS_NARROW
+
+
+# ---------------------------------------------------------------- questions
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    speaker: Person
+    parts: tuple[Part, ...]
+    at: float
+
+
+def _questions(asked: Sequence[_Asked], chat_kind: ChatKind) -> list[str]:
+    """Each question as the model reads it: the day where it changes, in a group the
+    speaker, what was quoted, the words."""
+    names = _names(one.speaker for one in asked)
+    texts, day = [], ""
+    for one in asked:
+        today = _day(one.at)
+        head = f"（{today}）\n" if today != day else ""
+        day = today
+        who = f"[{names[one.speaker.id]}] " if chat_kind == "group" else ""
+        texts.append(f"{head}{who}{_body(one.parts)}")
+    return texts
+
+
+def _day(at: float) -> str:
+    moment = datetime.fromtimestamp(min(max(at, 0.0), LATEST), BEIJING)
+    return f"{moment:%Y-%m-%d} 星期{WEEKDAYS[moment.weekday()]}"
+
+
+def _names(speakers: Iterable[Person]) -> dict[str, str]:
+    """A label for each person, told by id: a second person of the same name, or without
+    one, gets a number. Who spoke earlier keeps the label."""
+    labels: dict[str, str] = {}
+    used: dict[str, int] = {}
+    for speaker in speakers:
+        if speaker.id in labels:
+            continue
+        name = _safe_name(speaker.name) or "用户"
+        count = used[name] = used.get(name, 0) + 1
+        numbered = count > 1 or name == "用户"
+        labels[speaker.id] = f"{name}#{count}" if numbered else name
+    return labels
+
+
+_UNSAFE = re.compile(r"[\[\]（）<>#\s\x00-\x1f]+")
+
+
+def _safe_name(name: str) -> str:
+    """A name is foreign text: it must not look like the bracket's end or a new line."""
+    return _UNSAFE.sub(" ", name).strip()[:LONGEST_NAME]
+
+
+def _body(parts: tuple[Part, ...]) -> str:
+    quotes = [_part_text(part) for part in parts if not isinstance(part, TextPart)]
+    words = [part.text for part in parts if isinstance(part, TextPart)]
+    return "\n".join(piece for piece in (*quotes, *words) if piece).strip()
+
+
+def _part_text(part: Part) -> str:
+    if isinstance(part, TextPart):
+        return part.text
+    if isinstance(part, QuotePart):
+        author = f"{_safe_name(part.author)}：" if part.author else ""
+        return "\n".join(f"> {line}" for line in f"{author}{part.text}".splitlines())
+    return f"（{_label(part, 'zh')}，内容读不到）"
+
+
+# ---------------------------------------------------------------- what could not be read
+
+
+def unreadable(parts: tuple[Part, ...], lang: str) -> str:
+    """The kinds of what cannot be read, each once, as words for the person."""
+    return say("list.comma", lang).join(dict.fromkeys(_labels(parts, lang)))
+
+
+def _labels(parts: tuple[Part, ...], lang: str) -> Iterator[str]:
+    return (_label(part, lang) for part in parts if isinstance(part, UnreadablePart))
+
+
+def _label(part: UnreadablePart, lang: str) -> str:
+    key = f"kind.{part.kind}"
+    return say(key if knows(key) else "kind.unknown", lang)
