@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from bot.settings import Persona
-from bot.texts import knows, say
+from bot.texts import TABLES, say
 
 BUILT_IN = (
     Persona(
@@ -44,14 +44,18 @@ class Personas:
         return self._texts.get(name, BUILT_IN[0].text)
 
     def find(self, word: str) -> str:
-        """The persona that a person means by `word` (its name or its label), or ""."""
+        """The persona that a person means by `word` (its name, else its label), or ""."""
         wanted = word.strip().casefold()
         for name in self._texts:
-            if wanted in {name.casefold(), *(self.label(name, lang) for lang in ("zh", "en"))}:
+            if wanted == name.casefold():
+                return name
+        for name in self._texts:
+            if wanted in {self.label(name, lang).casefold() for lang in TABLES}:
                 return name
         return ""
 
     @staticmethod
     def label(name: str, lang: str) -> str:
-        """What the chat calls it."""
-        return say(f"persona.{name}", lang) if knows(f"persona.{name}") else name
+        """What the chat calls it: only what comes with the house has a sentence."""
+        built_in = any(persona.name == name for persona in BUILT_IN)
+        return say(f"persona.{name}", lang) if built_in else name

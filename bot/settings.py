@@ -8,13 +8,24 @@ environment, so that secrets need not stand in it.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import unquote
 
 from bot.errors import SettingsError
-from bot.settings_file import Problems, read_file, read_table
+from bot.place import Place, read_place
+from bot.settings_file import (
+    Problems,
+    read_admins,
+    read_file,
+    read_level,
+    read_listener,
+    read_table,
+    read_text,
+)
 
 Transport = Literal["native", "sdk"]
 
@@ -110,6 +121,9 @@ class Chat:
     )
     footer: bool = key("small print under an answer: model, time, tokens, cost", default=False)
     grace: float = key("seconds that running answers get at shutdown", default=10.0)
+    late: float = key("seconds after which a message is offered, not answered", default=1800.0)
+    gather: float = key("seconds in which pictures wait for words that follow", default=1.5)
+    gather_text: bool = key("lines sent within that time become one question", default=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,12 +142,10 @@ class Settings:
     personas: tuple[Persona, ...] = ()
     admins: frozenset[str] = frozenset()
     data: Path = Path("data")
-    database_url: str = ""
+    database_url: str = field(default="", repr=False)
     http: tuple[str, int] = ("127.0.0.1", 8080)
     log: str = "INFO"
 
-
-LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 
 ENVIRONMENT: dict[str, tuple[str, str]] = {
     "FEISHU_APP_ID": ("feishu", "app_id"),
@@ -157,6 +169,8 @@ ENVIRONMENT: dict[str, tuple[str, str]] = {
 }
 """Which environment variable sets which key of which table."""
 
+VARIABLES = {where: variable for variable, where in ENVIRONMENT.items()}
+
 TOP_KEYS = ("bots", "model", "chat", "personas", "admins", "data", "database_url", "http", "log")
 
 
@@ -172,12 +186,22 @@ def load(environ: Mapping[str, str] | None = None, file: Path | None = None) -> 
     return settings
 
 
+def load_place(environ: Mapping[str, str] | None = None, file: Path | None = None) -> Place:
+    """Where the data is, from the same sources as load(), without a complaint about what
+    only `queqiao run` needs. Raises SettingsError."""
+    environ = os.environ if environ is None else environ
+    problems = Problems()
+    raw = read_file(_which_file(environ, file, problems), environ, problems)
+    return read_place(_merged(raw, "", "", _environment(environ), problems), problems)
+
+
 def _which_file(environ: Mapping[str, str], file: Path | None, problems: Problems) -> Path | None:
     named = file or (Path(environ["QUEQIAO_CONFIG"]) if environ.get("QUEQIAO_CONFIG") else None)
     if named is None:
         usual = Path("queqiao.toml")
         return usual if usual.is_file() else None
     if not named.is_file():
+        problems.unread = True
         problems.add(str(named), "找不到这个设置文件", "there is no such settings file")
         return None
     return named
@@ -186,19 +210,20 @@ def _which_file(environ: Mapping[str, str], file: Path | None, problems: Problem
 def _build(raw: dict[str, Any], environ: Mapping[str, str], problems: Problems) -> Settings | None:
     problems.unknown_keys(raw, TOP_KEYS, "")
     overrides = _environment(environ)
-    bots = _bots(raw.get("bots", []), overrides, problems)
-    model = read_table(
-        ModelService, {**_table(raw, "model", problems), **overrides["model"]}, "model", problems
-    )
+    bots = _bots(raw, overrides, problems)
+    given = _merged(_table(raw, "model", problems), "model", "model", overrides, problems)
+    model = read_table(ModelService, given, "model", problems)
     chat = read_table(Chat, _table(raw, "chat", problems), "chat", problems)
     personas = [
         read_table(Persona, entry, f"personas[{i}]", problems)
         for i, entry in enumerate(_list(raw, "personas", problems))
     ]
-    top = {**raw, **overrides[""]}
-    admins = _admins(top.get("admins", []), problems)
-    http = _address(top.get("http", "127.0.0.1:8080"), problems)
-    log = _level(top.get("log", "INFO"), problems)
+    top = _merged(raw, "", "", overrides, problems)
+    admins = read_admins(top.get("admins", []), problems)
+    http = read_listener(top.get("http", "127.0.0.1:8080"), problems)
+    log = read_level(top.get("log", "INFO"), problems)
+    data = read_text(top.get("data", "data"), "data", problems)
+    database_url = read_text(top.get("database_url", ""), "database_url", problems)
     if problems.lines or model is None or chat is None:
         return None
     return Settings(
@@ -207,8 +232,8 @@ def _build(raw: dict[str, Any], environ: Mapping[str, str], problems: Problems) 
         chat=chat,
         personas=tuple(p for p in personas if p is not None),
         admins=admins,
-        data=Path(str(top.get("data", "data"))),
-        database_url=str(top.get("database_url", "")),
+        data=Path(data or "data").expanduser(),
+        database_url=database_url,
         http=http,
         log=log,
     )
@@ -220,10 +245,21 @@ def _environment(environ: Mapping[str, str]) -> dict[str, dict[str, str]]:
         value = environ.get(name, "").strip()
         if value:
             tables[table][name_in_table] = value
-    dingtalk = tables["dingtalk"]
-    if "base_url" in dingtalk:
-        dingtalk.setdefault("oapi_base_url", dingtalk["base_url"])
     return tables
+
+
+def _merged(
+    given: dict[str, Any],
+    table: str,
+    path: str,
+    overrides: dict[str, dict[str, str]],
+    problems: Problems,
+) -> dict[str, Any]:
+    """`given`, which stands at `path`, with the environment's values for `table` over it;
+    a complaint about one of these names its variable."""
+    for name in overrides[table]:
+        problems.variables[f"{path}.{name}" if path else name] = VARIABLES[table, name]
+    return {**given, **overrides[table]}
 
 
 def _table(raw: dict[str, Any], name: str, problems: Problems) -> dict[str, Any]:
@@ -243,32 +279,44 @@ def _list(raw: dict[str, Any], name: str, problems: Problems) -> list[Any]:
 
 
 def _bots(
-    entries: Any, overrides: dict[str, dict[str, str]], problems: Problems
+    raw: dict[str, Any], overrides: dict[str, dict[str, str]], problems: Problems
 ) -> list[BotSettings]:
     """The file's [[bots]]; the environment's bot of a platform replaces values of the
     file's bot of that name, or stands beside the others."""
-    bots: list[BotSettings] = []
-    from_environment = {platform: overrides[platform] for platform in KINDS if overrides[platform]}
-    listed = _list({"bots": entries}, "bots", problems)
-    for i, entry in enumerate(listed):
-        platform = str(entry.get("platform", ""))
+    bots: list[BotSettings | None] = []
+    left = [platform for platform in KINDS if overrides[platform]]
+    for i, entry in enumerate(_list(raw, "bots", problems)):
+        path, platform = f"bots[{i}]", str(entry.get("platform", ""))
         if platform not in KINDS:
             problems.add(
-                f"bots[{i}].platform", "应为 feishu 或 dingtalk", "must be feishu or dingtalk"
+                f"{path}.platform", "应为 feishu 或 dingtalk", "must be feishu or dingtalk"
             )
             continue
-        if entry.get("name", platform) == platform:
-            entry = {**entry, **from_environment.pop(platform, {})}
-        _append(bots, read_table(KINDS[platform], entry, f"bots[{i}]", problems))
-    for platform, values in from_environment.items():
-        _append(bots, read_table(KINDS[platform], values, platform, problems))
-    _check_bots(bots, bool(listed) or any(overrides[p] for p in KINDS), problems)
-    return bots
+        if platform in left and entry.get("name", platform) == platform:
+            left.remove(platform)
+            entry = _merged(entry, platform, path, overrides, problems)
+        bots.append(_bot(platform, entry, path, problems))
+    for platform in left:
+        entry = _merged({}, platform, platform, overrides, problems)
+        bots.append(_bot(platform, entry, platform, problems))
+    tried = bool(raw.get("bots")) or any(overrides[p] for p in KINDS) or problems.unread
+    found = [bot for bot in bots if bot is not None]
+    _check_bots(found, tried, problems)
+    return found
 
 
-def _append(bots: list[BotSettings], bot: BotSettings | None) -> None:
-    if bot is not None:
-        bots.append(bot)
+def _bot(platform: str, entry: dict[str, Any], path: str, problems: Problems) -> BotSettings | None:
+    bot = read_table(KINDS[platform], entry, path, problems)
+    if isinstance(bot, DingTalkBot) and "oapi_base_url" not in entry:
+        return _one_host(bot)
+    return bot
+
+
+def _one_host(bot: DingTalkBot) -> DingTalkBot:
+    """A base URL of one's own (a proxy, a simulator) serves the old API as well."""
+    if bot.base_url == DingTalkBot.__dataclass_fields__["base_url"].default:
+        return bot
+    return replace(bot, oapi_base_url=bot.base_url)
 
 
 def _check_bots(bots: list[BotSettings], tried: bool, problems: Problems) -> None:
@@ -289,54 +337,15 @@ def _check_bots(bots: list[BotSettings], tried: bool, problems: Problems) -> Non
         )
 
 
-def _admins(value: Any, problems: Problems) -> frozenset[str]:
-    entries = value.split(",") if isinstance(value, str) else value
-    if not isinstance(entries, list) or not all(isinstance(e, str) for e in entries):
-        problems.add("QUEQIAO_ADMINS", "应为逗号分隔的列表", "must be a list, separated by commas")
-        return frozenset()
-    admins = [entry.strip() for entry in entries if entry.strip()]
-    for admin in admins:
-        platform, _, person = admin.partition(":")
-        if platform not in ("feishu", "dingtalk") or not person:
-            problems.add(
-                "QUEQIAO_ADMINS",
-                f"“{admin}”应写成 feishu:ou_… 或 dingtalk:工号；在聊天里发 /whoami 可以看到",
-                f'"{admin}" must look like feishu:ou_… or dingtalk:staffId; '
-                "send /whoami in a chat to see yours",
-            )
-    return frozenset(admins)
-
-
-def _address(value: Any, problems: Problems) -> tuple[str, int]:
-    host, _, port = str(value).rpartition(":")
-    if host and port.isdigit() and int(port) < 65536:
-        return host.strip("[]"), int(port)
-    problems.add(
-        "QUEQIAO_HTTP",
-        f"“{value}”应写成 地址:端口，例如 127.0.0.1:8080",
-        f'"{value}" must look like host:port, for example 127.0.0.1:8080',
-    )
-    return "127.0.0.1", 8080
-
-
-def _level(value: Any, problems: Problems) -> str:
-    level = str(value).upper()
-    if level in LOG_LEVELS:
-        return level
-    problems.add(
-        "QUEQIAO_LOG",
-        f"“{value}”应为 {'、'.join(LOG_LEVELS)} 之一",
-        f'"{value}" must be one of {", ".join(LOG_LEVELS)}',
-    )
-    return "INFO"
-
-
 def secrets_of(settings: Settings) -> tuple[str, ...]:
     """Every secret value, for redaction."""
     holders: list[Any] = [*settings.bots, settings.model]
-    return tuple(
+    secrets = [
         str(getattr(holder, entry.name))
         for holder in holders
         for entry in fields(holder)
-        if entry.metadata.get("secret") and getattr(holder, entry.name)
-    )
+        if entry.metadata.get("secret")
+    ]
+    password = re.search("://[^/:@]*:([^/@]+)@", settings.database_url)
+    secrets.append(unquote(password[1]) if password else "")
+    return tuple(filter(None, secrets))

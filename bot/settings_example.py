@@ -20,10 +20,11 @@ HEAD = """\
 # 鹊桥的设置。以 # 开头的行是默认值，需要时去掉 # 再改。
 # "env:NAME" reads the environment variable NAME, so that secrets need not stand here.
 
-# admins = ["feishu:ou_xxxxxxxx", "dingtalk:staffId"]   # /whoami shows yours
-# data = "data"
-# http = "127.0.0.1:8080"
-# log = "INFO"
+# admins = ["feishu:ou_xxxxxxxx", "dingtalk:staffId"]  # /whoami shows yours
+# data = "data"  # folder of what is remembered
+# database_url = ""  # SQLite in that folder when empty
+# http = "127.0.0.1:8080"  # health and metrics; port 0 takes a free one
+# log = "INFO"  # DEBUG, INFO, WARNING or ERROR
 """
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Coroutine
+from contextlib import suppress
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -55,9 +56,12 @@ class TaskSet:
             log.error("task %s failed", task.get_name(), exc_info=task.exception())
 
     async def settle(self, seconds: float) -> bool:
-        """Wait until all are done, at most `seconds`; True when none is left."""
-        if self._tasks:
-            await asyncio.wait(self._tasks, timeout=seconds)
+        """Wait until all are done, also those that they spawn, at most `seconds`; True
+        when none is left."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while self._tasks:
+                    await asyncio.wait(self._tasks)
         return not self._tasks
 
     async def cancel(self) -> None:

@@ -11,12 +11,15 @@ from contextlib import asynccontextmanager
 START = 1_795_500_000.0
 """Where a virtual clock begins: 2026-11-24, in seconds since the epoch."""
 
+TURNS = 20
+
 
 class VirtualClock:
     """A bot.contract.Clock whose time stands still until `advance` is called.
 
     `settle` is the real time, in seconds, that sockets get after each wake-up: what
-    travels over loopback is outside this clock.
+    travels over loopback is outside this clock. What needs no socket gets TURNS turns of
+    the event loop, however slow the machine is.
     """
 
     def __init__(self, start: float = START, *, settle: float = 0.005) -> None:
@@ -60,13 +63,18 @@ class VirtualClock:
     async def advance(self, seconds: float) -> None:
         """Let `seconds` pass, waking every sleeper at its own moment, in order."""
         end = self._now + seconds
-        await asyncio.sleep(self._settle)
+        await self._rest()
         while self._sleepers and self._sleepers[0][0] <= end:
             moment, _, due = heapq.heappop(self._sleepers)
             if due.done():
                 continue
             self._now = max(self._now, moment)
             due.set_result(None)
-            await asyncio.sleep(self._settle)
+            await self._rest()
         self._now = end
+        await self._rest()
+
+    async def _rest(self) -> None:
         await asyncio.sleep(self._settle)
+        for _ in range(TURNS):
+            await asyncio.sleep(0)
