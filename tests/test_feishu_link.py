@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
+from adapters.connection import Connection, Link
 from adapters.feishu.chat import FeishuPlatform
 from adapters.feishu.frames import DATA, Frame, decode, encode
 from adapters.feishu.link import FeishuLink
@@ -18,7 +19,6 @@ from adapters.feishu.receive import Receiver
 from adapters.feishu.settings import BotIdentity, FeishuSettings
 from adapters.http import Http
 from adapters.playground.clock import VirtualClock
-from adapters.supervisor import Connection
 from bot.contract import ActionReply, CardAction, InboundMessage, LinkStatus
 from bot.errors import AuthError, PermissionDenied, StoreError, Transient
 
@@ -100,7 +100,8 @@ class Rig:
         self.status = LinkStatus("b")
         self.settings = FeishuSettings("b", "cli_1", SECRET, base_url=frontier.url)
         self.link = FeishuLink(self.settings, self.http, self.clock, handler)
-        self.connection = Connection(self.status, self.clock)
+        self.connected = Link(self.status, self.clock)
+        self.connection = Connection(self.connected)
         self.task: asyncio.Task[None] | None = None
 
     def start(self) -> asyncio.Task[None]:
@@ -278,16 +279,19 @@ async def test_the_pong_changes_the_interval(frontier: Frontier, rig: MakeRig) -
         await frontier.next("ping")
 
 
-async def test_a_half_open_socket_is_found(frontier: Frontier, rig: MakeRig) -> None:
+async def test_an_application_that_answers_no_ping_is_left(
+    frontier: Frontier, rig: MakeRig
+) -> None:
+    """Its socket still answers the WebSocket's pings."""
     one = rig()
     task = one.start()
     await frontier.next("ping")
     frontier.answers_pings = False
-    await one.clock.advance(60)
-    assert not task.done()
-    await one.clock.advance(70)
-    with pytest.raises(Transient, match="dead"):
-        await asyncio.wait_for(task, 5)
+    await one.clock.advance(89)
+    assert one.status.hearing
+    await one.clock.advance(32)
+    assert one.connection.left.is_set() and not one.status.hearing
+    assert "deaf" in one.status.cause and not task.done()
 
 
 async def test_a_close_ends_the_session(frontier: Frontier, rig: MakeRig) -> None:
@@ -307,7 +311,7 @@ async def test_silence_of_events_asks_for_a_successor(frontier: Frontier, rig: M
         await frontier.next("ping")
     assert one.connection.left.is_set()
     assert not task.done()
-    second = asyncio.create_task(one.link.session(Connection(one.status, one.clock)))
+    second = asyncio.create_task(one.link.session(Connection(one.connected)))
     await asyncio.wait_for(frontier.sockets.get(), 5)
     await asyncio.wait_for(frontier.sockets.get(), 5)
     await one.clock.advance(6)
@@ -320,12 +324,17 @@ async def test_silence_of_events_asks_for_a_successor(frontier: Frontier, rig: M
 async def test_an_event_proves_the_hearing(frontier: Frontier, rig: MakeRig) -> None:
     one = rig()
     one.start()
-    for step in range(30):
+    for _ in range(19):
         await one.clock.advance(90)
-        if step == 15:
-            await send(frontier, event({"n": 1}))
-            await frontier.next("event")
+        await frontier.next("ping")
+    await send(frontier, event({"n": 1}))
+    await frontier.next("event")
+    assert one.status.proven == one.status.last_event == one.clock.monotonic()
+    await one.clock.advance(94)
     assert not one.connection.left.is_set()
+    await one.clock.advance(2)
+    assert one.connection.left.is_set(), "a chat in use is not left to doubt"
+    assert one.status.hearing
 
 
 # ---------------------------------------------------------------- refusals
@@ -404,6 +413,7 @@ class Inbox:
         self.broken, self.tries = broken, 0
         self.messages: list[InboundMessage] = []
         self.recalls: list[tuple[str, str, str]] = []
+        self.gaps: list[tuple[str, float, float]] = []
         self.gate: asyncio.Event | None = None
 
     async def _claim(self) -> None:
@@ -424,6 +434,9 @@ class Inbox:
     async def recalled(self, bot: str, chat: str, message_id: str) -> None:
         await self._claim()
         self.recalls.append((bot, chat, message_id))
+
+    def gap(self, bot: str, since: float, until: float) -> None:
+        self.gaps.append((bot, since, until))
 
 
 def message(chat_type: str = "p2p", text: str = "hi") -> dict[str, Any]:
@@ -537,12 +550,14 @@ async def test_the_platform_receives_and_survives_a_lost_socket(frontier: Fronti
     await socket.close(code=1011)
     while platform.status.connected:  # noqa: ASYNC110
         await asyncio.sleep(0.01)
-    assert "1011" in platform.status.cause
+    assert "1011" in platform.status.detail and "reconnecting" in platform.status.cause
     await clock.advance(2)
     await send(frontier, event(message(), key="m2"))
     await frontier.next("event")
     assert [m.ignored for m in inbox.messages] == ["not_mentioned", ""]
     assert platform.status.connects == 2
+    [(bot, since, until)] = inbox.gaps
+    assert bot == "b" and 0 < until - since < 1 and until <= clock.time()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task

@@ -231,6 +231,7 @@ class Hearing:
     status: LinkStatus
     task: asyncio.Task[None]
     got: list[dict[str, Any]] = field(default_factory=list)
+    gaps: list[tuple[float, float]] = field(default_factory=list)
     answer: Any = None
     error: Exception | None = None
 
@@ -253,15 +254,19 @@ async def hearing(sim: FeishuSim, *, secret: str = "", up: bool = True) -> Async
     status = LinkStatus("feishu")
     settings = Settings(sim.app_id, secret or sim.app_secret, sim.base_url + "/")
     backoff = Backoff(first=0.05, cap=0.05, slow=0.05)
-    task = asyncio.create_task(run_sdk(settings, on_payload, status, SystemClock(), backoff))
-    heard = Hearing(status, task)
+
+    def gap(since: float, until: float) -> None:
+        heard.gaps.append((since, until))
+
+    work = run_sdk(settings, on_payload, status, SystemClock(), backoff, gap=gap)
+    heard = Hearing(status, asyncio.create_task(work))
     try:
         if up:
             await sim.wait_for(lambda: status.connected, 60)
         yield heard
     finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
+        heard.task.cancel()
+        await asyncio.gather(heard.task, return_exceptions=True)
         await sim.wait_for(lambda: not sim.links)
 
 
@@ -296,7 +301,7 @@ async def test_run_sdk_hands_over_messages_recalls_and_presses(sim: FeishuSim) -
         message = await send_as_bot(sim, chat.id, card)
         assert await sim.press(message, "b", ann) == {"type": "info", "content": "好的"}
         assert heard.got[2]["event"]["action"]["value"] == "a string"
-    assert (heard.status.connected, heard.status.cause) == (False, "stopped")
+    assert not heard.status.connected and "stopped" in heard.status.cause
     assert sim.violations == []
 
 
@@ -392,7 +397,7 @@ async def test_no_refusal_ends_the_dialling(sim: FeishuSim, code: int, handshake
     async with hearing(sim) as heard:
         sim.refuse_links(code, handshake=handshake)
         sim.cut_links()
-        await sim.wait_for(lambda: heard.status.cause.startswith("lark-oapi: code"), 20)
+        await sim.wait_for(lambda: heard.status.detail.startswith("lark-oapi: code"), 20)
         assert not heard.status.connected
         sim.accept_links()
         await sim.wait_for(lambda: heard.status.connected, 20)
@@ -403,7 +408,8 @@ async def test_wrong_credentials_are_said_and_retried_without_the_secret(
 ) -> None:
     async with hearing(sim, secret="wrong-canary", up=False) as heard:
         await sim.wait_for(lambda: len(sim.calls_of(wire.DISCOVER)) > 1, 60)
-        assert heard.status.cause == "lark-oapi: code 514"
+        assert heard.status.detail == "lark-oapi: code 514"
+        assert heard.status.auth_failed and "credentials refused" in heard.status.cause
     assert "wrong-canary" not in caplog.text
 
 
@@ -426,25 +432,44 @@ async def test_a_silent_server_is_left_for_a_fresh_connection(
     sim: FeishuSim, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Pongs stop and nothing else shows it: the watch on frames does."""
-    monkeypatch.setattr(sdk_link, "LOOK_SECONDS", 0.05)
-    monkeypatch.setattr(sdk_link, "PONG_SLACK", -0.5)
+    monkeypatch.setattr(sdk_link, "PONG_SLACK", 0.5)
     sim.policy.ping_interval = 1
     async with hearing(sim) as heard:
+        await sim.wait_for(lambda: heard.status.last_frame > heard.status.since)
         sim.mute_links()
         await sim.wait_for(lambda: heard.status.connects == 2, 20)
+        assert heard.status.reconnects == len(heard.gaps) == 1
 
 
 async def test_long_silence_brings_a_successor_before_the_old_one_ends(
     sim: FeishuSim, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sdk_link, "LOOK_SECONDS", 0.05)
-    monkeypatch.setattr(sdk_link, "GRACE_SECONDS", 0.3)
+    monkeypatch.setattr("adapters.connection.LINGER", 0.3)
+    monkeypatch.setattr("adapters.hearing.IDLE", 1.0)
     async with hearing(sim) as heard:
-        monkeypatch.setattr(sdk_link, "ROTATE_AFTER", 0.1)
         await sim.wait_for(lambda: len(sim.links) == 2, 20)
-        monkeypatch.setattr(sdk_link, "ROTATE_AFTER", 1e9)
+        monkeypatch.setattr("adapters.hearing.IDLE", 1e9)
         await sim.wait_for(lambda: len(sim.links) == 1, 20)
-        assert heard.status.connected
+        assert heard.status.hearing
+        assert (heard.status.reconnects, heard.gaps) == (0, [])
+
+
+async def test_a_stuck_thread_is_replaced(sim: FeishuSim, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("adapters.sdk_session.BEAT_SECONDS", 0.05)
+    monkeypatch.setattr("adapters.sdk_session.STUCK_SECONDS", 1.0)
+    monkeypatch.setattr("adapters.sdk_thread.STOP_SECONDS", 0.05)
+    gate = threading.Event()
+    ann = sim.add_person("Ann")
+    async with hearing(sim) as heard:
+        with monkeypatch.context() as patch:
+            patch.setattr(SdkThread, "hand_over", lambda *_: gate.wait(60))
+            await sim.say(sim.p2p(ann), ann, "hello", event_id="e1")
+            await sim.wait_for(lambda: heard.status.connects == 2, 20)
+        assert heard.status.hearing and len(heard.gaps) == 1
+        gate.set()
+        await sim.wait_for(lambda: len(sim.links) == 1, 20)
+        await sim.say(sim.p2p(ann), ann, "again", event_id="e2")
+        await sim.wait_for(lambda: "again" in heard.texts())
 
 
 # ---------------------------------------------------------------- the thread itself

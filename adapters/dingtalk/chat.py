@@ -14,6 +14,7 @@ from adapters.dingtalk.receive import Receiver
 from adapters.dingtalk.settings import DingTalkSettings
 from adapters.dingtalk.sink import DingTalkSink, Skips
 from adapters.http import Http
+from adapters.link_words import words
 from adapters.supervisor import supervise
 from bot.contract import (
     Clock,
@@ -51,7 +52,9 @@ class DingTalkPlatform:
         self._settings, self._http, self._clock = settings, http, clock
         self._api = DingTalkApi(settings, http, clock)
         self._skips = Skips(clock)
-        self._status = LinkStatus(settings.bot, since=clock.monotonic())
+        self._status = LinkStatus(
+            settings.bot, cause=words("link.starting"), since=clock.monotonic()
+        )
 
     @property
     def bot(self) -> str:
@@ -66,23 +69,30 @@ class DingTalkPlatform:
     async def run(self, intake: Intake) -> None:
         """Receive until cancelled."""
         robot = self._settings.client_id
-        receiver = Receiver(self.bot, robot, intake, self._clock, self._apologise)
+        receiver = Receiver(self.bot, robot, intake, self._clock, self._apologise, age=self._age)
         try:
-            await self._receive(receiver)
+            await self._receive(receiver, intake)
         finally:
             await receiver.close()
 
-    async def _receive(self, receiver: Receiver) -> None:
+    async def _receive(self, receiver: Receiver, intake: Intake) -> None:
+        def gap(since: float, until: float) -> None:
+            intake.gap(self.bot, since, until)
+
         if self._settings.transport == "sdk":
             from adapters.dingtalk.sdk_link import run_sdk
 
-            await run_sdk(self._settings, receiver, self._status, self._clock)
+            await run_sdk(self._settings, receiver, self._status, self._clock, gap=gap)
             return
         link = DingTalkLink(self._settings, self._http, self._clock, receiver)
         try:
-            await supervise(link.session, self._status, self._clock)
+            await supervise(link.session, self._status, self._clock, gap=gap)
         finally:
             await link.close()
+
+    def _age(self, moment: float) -> float:
+        """How many seconds ago a moment was by DingTalk's own clock; 0 when unknown."""
+        return self._http.age(self._settings.base_url, moment)
 
     async def _apologise(self, message: InboundMessage) -> None:
         """Ask to send it again: DingTalk may not redeliver (law 1). Raises BorderError."""

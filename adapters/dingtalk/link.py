@@ -6,14 +6,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import Coroutine
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
 import aiohttp
 from yarl import URL
 
+from adapters.connection import Connection
 from adapters.dingtalk import frames
 from adapters.dingtalk.codes import code_of
 from adapters.dingtalk.foreign import text_at
@@ -21,7 +23,7 @@ from adapters.dingtalk.frames import Frame
 from adapters.dingtalk.receive import OnFrame
 from adapters.dingtalk.settings import DingTalkSettings
 from adapters.http import Answer, Http
-from adapters.supervisor import Connection
+from adapters.supervisor import first_of
 from bot.contract import Clock
 from bot.errors import AuthError, BorderError, PermissionDenied, QueqiaoError, Transient
 
@@ -33,59 +35,48 @@ STEP_SECONDS = 10.0
 SEND_SECONDS = 5.0
 CLOSE_SECONDS = 5.0
 
-PING_EVERY = 20.0
-"""Seconds between two WebSocket pings of ours."""
-
-SILENCE = 50.0
-"""Seconds without any frame, not even a pong, that prove a socket dead (2.7, 2.8)."""
-
-DEAF_AFTER = 150.0
-"""Seconds without a SYSTEM frame, on a connection that used to get them, after which a
-fresh connection replaces this one (reference/dingtalk.md 2.7)."""
-
 USED_TO = 3
 """SYSTEM pings after which a connection counts as one that gets them; whether idle ones
 always do is not known (2.7)."""
 
-ROTATE_AFTER = 1800.0
-"""Seconds without an application event after which a fresh connection replaces this one:
-pongs prove the socket, never the hearing (design.md 1)."""
+BEATS_MISSED = 3
+"""Pings in a row, at the slowest pace seen, whose absence is not taken for chance."""
 
-LINGER = 12.0
-"""Seconds that a connection is still read after its successor is up, when the server asked
-for one: it pushes nothing more here, and closes after ten (2.4)."""
-
-GRACE = 5.0
-"""The same when we wanted the successor: the server goes on pushing to both (2.7)."""
-
-NO_GRACE = 0.5
-"""The same for a connection that seems deaf: what is pushed to it is lost."""
+LEAVING_SECONDS = 12.0
+"""How long a connection is still read after its successor is up, when the server asked for
+one: it pushes nothing more here, and closes after ten (2.4)."""
 
 FRAME_BYTES = 4 << 20
 
 USER_AGENT = "queqiao/1.0"
 
-_BEATS = ("ping", "KEEPALIVE")
+BEATS = ("ping", "KEEPALIVE")
+"""SYSTEM topics by which the server shows that it is there (2.4)."""
 
 
-@dataclass(slots=True)
+class Beats:
+    """The server's SYSTEM pings on one connection. `deaf_after`: as in DingTalkSettings."""
+
+    def __init__(self, deaf_after: float, now: float) -> None:
+        self._deaf_after, self._last = deaf_after, now
+        self._count, self._apart = 0, 0.0
+
+    def beat(self, now: float) -> float:
+        """One came; within how many seconds the next has to come (may be infinite)."""
+        self._apart = max(self._apart, now - self._last)
+        self._last, self._count = now, self._count + 1
+        if self._count < USED_TO:
+            return math.inf
+        return max(self._deaf_after, BEATS_MISSED * self._apart)
+
+
+@dataclass(frozen=True, slots=True)
 class _Line:
-    """One open connection. `heard_at` is the last application event, `beat_at` the last
-    SYSTEM ping, of which there were `beats`."""
+    """One open connection."""
 
     socket: aiohttp.ClientWebSocketResponse
     connection: Connection
-    heard_at: float
-    beat_at: float
-    beats: int = 0
-    leaving: bool = False
-    linger: float = GRACE
-    replaced: asyncio.Event = field(default_factory=asyncio.Event)
-
-    def leave(self, linger: float) -> None:
-        """Open the successor now; this one reads on, and `linger` seconds beyond."""
-        self.leaving, self.linger = True, linger
-        self.connection.leaving()
+    beats: Beats
 
 
 class DingTalkLink:
@@ -97,7 +88,6 @@ class DingTalkLink:
     ) -> None:
         self._settings, self._http, self._clock = settings, http, clock
         self._on_frame = on_frame
-        self._newest: _Line | None = None
         self._handlers: set[asyncio.Task[None]] = set()
 
     async def session(self, connection: Connection) -> None:
@@ -105,15 +95,12 @@ class DingTalkLink:
         when the app may not connect, Transient for everything else."""
         url = await self._open()
         socket = await self._dial(url)
-        now = self._clock.monotonic()
-        line = _Line(socket, connection, now, now)
+        beats = Beats(self._settings.deaf_after, self._clock.monotonic())
+        line = _Line(socket, connection, beats)
         try:
-            self._take_over(line)
             connection.up()
-            await self._run(line)
+            await first_of(self._read(line), connection.watch(lambda: self._ping(line)))
         finally:
-            if self._newest is line:
-                self._newest = None
             await self._hang_up(socket)
 
     async def close(self) -> None:
@@ -145,9 +132,9 @@ class DingTalkLink:
                     timeout=STEP_SECONDS,
                 )
         except TimeoutError:
-            raise Transient("connections/open timed out") from None
+            raise _unreachable("connections/open timed out") from None
         except BorderError as error:
-            raise Transient(f"connections/open: {error.cause}") from None
+            raise _unreachable(f"connections/open: {error.cause}") from None
         return _address(answer)
 
     async def _dial(self, url: URL) -> aiohttp.ClientWebSocketResponse:
@@ -161,15 +148,9 @@ class DingTalkLink:
                     timeout=aiohttp.ClientWSTimeout(ws_close=CLOSE_SECONDS),
                 )
         except aiohttp.WSServerHandshakeError as error:
-            raise Transient(f"handshake: HTTP {error.status}") from None
+            raise _busy(f"handshake: HTTP {error.status}") from None
         except (aiohttp.ClientError, OSError, ValueError, TimeoutError) as error:
-            raise Transient(f"dial: {type(error).__name__}") from None
-
-    def _take_over(self, line: _Line) -> None:
-        """The new connection lives: an older one may end."""
-        if self._newest is not None:
-            self._newest.replaced.set()
-        self._newest = line
+            raise _unreachable(f"dial: {type(error).__name__}") from None
 
     async def _hang_up(self, socket: aiohttp.ClientWebSocketResponse) -> None:
         try:
@@ -180,57 +161,23 @@ class DingTalkLink:
 
     # ------------------------------------------------------------ running
 
-    async def _run(self, line: _Line) -> None:
-        """Read, ping and wait for a successor; the first of them to end, ends all."""
-        work = [self._read(line), self._ping(line), self._until_replaced(line)]
-        tasks = [asyncio.ensure_future(step) for step in work]
-        try:
-            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-        for task in done:
-            task.result()
-
     async def _ping(self, line: _Line) -> None:
-        """Our own pings prove the socket; silence of the application makes it suspect."""
-        while True:
-            await self._clock.sleep(PING_EVERY)
-            try:
-                async with self._clock.timeout(SEND_SECONDS):
-                    await line.socket.ping()
-            except (TimeoutError, aiohttp.ClientError, OSError) as error:
-                raise Transient(f"ping: {type(error).__name__}") from None
-            if not line.leaving:
-                self._suspect(line)
-
-    def _suspect(self, line: _Line) -> None:
-        """Replace a connection that may be deaf (reference/dingtalk.md 2.7)."""
-        now = self._clock.monotonic()
-        if line.beats >= USED_TO and now - line.beat_at > DEAF_AFTER:
-            log.info("connection replaced: the server's pings stopped")
-            line.leave(NO_GRACE)
-        elif now - line.heard_at > ROTATE_AFTER:
-            log.info("connection replaced: no event for long")
-            line.leave(GRACE)
-
-    async def _until_replaced(self, line: _Line) -> None:
-        """A grace for what is on its way, then the successor is alone."""
-        await line.replaced.wait()
-        await self._clock.sleep(line.linger)
+        """Our own pings prove the socket."""
+        try:
+            async with self._clock.timeout(SEND_SECONDS):
+                await line.socket.ping()
+        except _SEND_ERRORS as error:
+            raise _lost(f"ping: {type(error).__name__}") from None
 
     async def _read(self, line: _Line) -> None:
         while True:
-            try:
-                async with self._clock.timeout(SILENCE):
-                    message = await line.socket.receive()
-            except TimeoutError:
-                raise Transient("no frame, not even a pong: the socket is dead") from None
+            message = await line.socket.receive()
+            if message.type is aiohttp.WSMsgType.CLOSE:
+                line.connection.frame()  # a goodbye; what was pushed before it has come
             if message.type in _CLOSED:
-                if line.leaving:
+                if line.connection.left.is_set():
                     return
-                raise Transient(f"socket closed, code {line.socket.close_code}")
+                raise _lost(f"socket closed, code {line.socket.close_code}")
             line.connection.frame()
             if message.type is aiohttp.WSMsgType.PING:
                 self._spawn(self._pong(line, message.data))
@@ -246,20 +193,18 @@ class DingTalkLink:
             return
         if frame.kind == "SYSTEM":
             self._system(line, frame)
-        elif frame.kind == "CALLBACK":
-            line.heard_at = self._clock.monotonic()
+        elif frame.kind in ("CALLBACK", "EVENT"):
             line.connection.event()
         self._spawn(self._answer(line, frame))
 
     def _system(self, line: _Line, frame: Frame) -> None:
-        """Pings count as signs of life; `disconnect` means that nothing more will be pushed
+        """Pings prove that we hear; `disconnect` means that nothing more will be pushed
         here (reference/dingtalk.md 2.4)."""
-        if frame.topic in _BEATS:
-            line.beat_at = self._clock.monotonic()
-            line.beats += 1
+        if frame.topic in BEATS:
+            line.connection.sign(line.beats.beat(self._clock.monotonic()))
         elif frame.topic == "disconnect":
             log.info("the server asks for a new connection")
-            line.leave(LINGER)
+            line.connection.leaving(LEAVING_SECONDS, deaf=True)
 
     # ------------------------------------------------------------ answering
 
@@ -304,14 +249,14 @@ class DingTalkLink:
         try:
             async with self._clock.timeout(SEND_SECONDS):
                 await line.socket.send_str(text)
-        except (TimeoutError, OSError, aiohttp.ClientError):
+        except _SEND_ERRORS:
             log.info("acknowledgement lost with its socket; the frame may come again")
 
     async def _pong(self, line: _Line, data: bytes) -> None:
         try:
             async with self._clock.timeout(SEND_SECONDS):
                 await line.socket.pong(data)
-        except (TimeoutError, OSError, aiohttp.ClientError):
+        except _SEND_ERRORS:
             log.debug("pong lost with its socket")
 
 
@@ -319,24 +264,35 @@ def _address(answer: Answer) -> URL:
     """Where to dial: the returned endpoint with the ticket, percent-encoded (2.1, 2.2)."""
     endpoint, ticket = text_at(answer.body, "endpoint"), text_at(answer.body, "ticket")
     if answer.status >= 300 or not ticket or not endpoint.startswith(("ws://", "wss://")):
-        raise _refused(answer)
+        raise refused(answer.status, code_of(answer)[:80])
     sign = "&" if "?" in endpoint else "?"
     try:
         return URL(f"{endpoint}{sign}ticket={quote(ticket, safe='')}", encoded=True)
     except ValueError:
-        raise Transient("connections/open: the endpoint is no URL") from None
+        raise _busy("connections/open: the endpoint is no URL") from None
 
 
-def _refused(answer: Answer) -> QueqiaoError:
+def refused(status: int, code: str) -> QueqiaoError:
     """What a refused opening means for the next dial (reference/dingtalk.md 2.1, 2.7)."""
-    code = code_of(answer)[:80]
-    cause = f"connections/open: HTTP {answer.status} {code}"
-    if answer.status == 401 or code in ("authFailed", "invalidClientIdOrSecret"):
+    cause = f"connections/open: HTTP {status} {code}"
+    if status == 401 or code in ("authFailed", "invalidClientIdOrSecret"):
         return AuthError(f"{cause}: client id or secret refused", code=code)
-    if answer.status in (400, 403) and code:
+    if status in (400, 403) and code:
         hint = "is the robot published, in Stream mode, and this IP allowed?"
         return PermissionDenied(f"{cause}: {hint}", code=code)
-    return Transient(cause, code=code)
+    return _busy(cause, code)
+
+
+def _unreachable(cause: str) -> Transient:
+    return Transient(cause, note="link.unreachable")
+
+
+def _lost(cause: str) -> Transient:
+    return Transient(cause, note="link.closed")
+
+
+def _busy(cause: str, code: str = "") -> Transient:
+    return Transient(cause, code=code, note="link.busy")
 
 
 _CLOSED = frozenset(
@@ -348,3 +304,4 @@ _CLOSED = frozenset(
     }
 )
 _DATA = frozenset({aiohttp.WSMsgType.TEXT, aiohttp.WSMsgType.BINARY})
+_SEND_ERRORS = (TimeoutError, OSError, aiohttp.ClientError)

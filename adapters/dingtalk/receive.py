@@ -9,6 +9,7 @@ import asyncio
 import logging
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from adapters.dingtalk.parse import Event, Nothing, parse
@@ -34,6 +35,11 @@ Apologise = Callable[[InboundMessage], Awaitable[None]]
 Claim = asyncio.Future[dict[str, Any] | None]
 
 
+def _unknown(sent_at: float) -> float:
+    """An age that nobody can tell."""
+    return 0.0
+
+
 class _Slow(StoreError):
     """The claim goes on, too late for the acknowledgement."""
 
@@ -44,13 +50,22 @@ class _Slow(StoreError):
 
 class Receiver:
     """Hands events to the intake. `apologise` tells a chat that a message could not be
-    stored; DingTalk may not send it again (reference/dingtalk.md 2.6)."""
+    stored; DingTalk may not send it again (reference/dingtalk.md 2.6). `age` is how many
+    seconds ago a moment was by DingTalk's own clock (design.md 5)."""
 
     def __init__(
-        self, bot: str, robot: str, intake: Intake, clock: Clock, apologise: Apologise
+        self,
+        bot: str,
+        robot: str,
+        intake: Intake,
+        clock: Clock,
+        apologise: Apologise,
+        *,
+        age: Callable[[float], float] = _unknown,
     ) -> None:
         self._bot, self._robot = bot, robot
         self._intake, self._clock, self._apologise = intake, clock, apologise
+        self._age = age
         self._live: set[asyncio.Task[Any]] = set()
         self._sorry: OrderedDict[str, None] = OrderedDict()
 
@@ -62,6 +77,8 @@ class Receiver:
             level = logging.WARNING if parsed.reason.startswith("broken") else logging.INFO
             log.log(level, "callback without effect: %s", parsed.reason)
             return None
+        if isinstance(parsed, InboundMessage):
+            parsed = replace(parsed, age=self._age(parsed.sent_at))
         try:
             return await self._until_safe(parsed)
         except StoreError as error:

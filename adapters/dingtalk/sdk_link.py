@@ -1,7 +1,8 @@
 """The escape hatch: frames received through the official dingtalk-stream client.
 
-Its loop blocks in HTTP calls and swallows the first cancellation (reference/dingtalk.md
-1.2, 1.3), so it lives in a thread and a loop of its own; only decoded payloads cross.
+Its loop blocks in HTTP calls, swallows the first cancellation and never tells that it is
+deaf (reference/dingtalk.md 1.2, 1.3). So each connection is a client of its own in a thread
+of its own, and the supervisor, not the client, connects again.
 """
 
 from __future__ import annotations
@@ -10,15 +11,19 @@ import asyncio
 import contextlib
 import json
 import logging
+import math
 import platform
-import threading
 import urllib.error
 import urllib.request
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Protocol
 
-from adapters.supervisor import Connection
+from adapters.connection import Connection, Gap
+from adapters.dingtalk.link import BEATS, LEAVING_SECONDS, Beats, refused
+from adapters.sdk_session import SdkSession
+from adapters.supervisor import Backoff, supervise
 from bot.contract import Clock, LinkStatus
+from bot.errors import Transient
 
 log = logging.getLogger(__name__)
 
@@ -29,16 +34,13 @@ TOPICS = (MESSAGES, CARD_CALLBACK)
 OPEN_SECONDS = 10.0
 """For connections/open; the client's own call would wait for ever."""
 
-STOP_SECONDS = 1.0
-"""For the thread to end. One that is inside the blocking call is left behind: it is a
-daemon, and ends when the call does."""
-
 OnFrame = Callable[[str, dict[str, Any]], Awaitable[dict[str, Any] | None]]
 Process = Callable[[str, dict[str, Any]], Coroutine[Any, Any, tuple[int, dict[str, Any] | None]]]
 
 
 class SdkSettings(Protocol):
-    """`base_url` stands for `https://api.dingtalk.com`."""
+    """`base_url` stands for `https://api.dingtalk.com`; `deaf_after` as in
+    DingTalkSettings."""
 
     @property
     def client_id(self) -> str: ...
@@ -49,106 +51,106 @@ class SdkSettings(Protocol):
     @property
     def base_url(self) -> str: ...
 
+    @property
+    def deaf_after(self) -> float: ...
+
 
 async def run_sdk(
-    settings: SdkSettings, on_frame: OnFrame, status: LinkStatus, clock: Clock
+    settings: SdkSettings,
+    on_frame: OnFrame,
+    status: LinkStatus,
+    clock: Clock,
+    backoff: Backoff | None = None,
+    *,
+    gap: Gap | None = None,
 ) -> None:
     """Receive robot messages and card callbacks until cancelled.
 
     `on_frame(topic, data)` runs on this loop with the decoded data; the frame is
     acknowledged with its result as `response` when it returns, and not at all when it
-    raises. The client reconnects by itself, for ever.
+    raises. `gap`: as in supervise.
     """
-    main = asyncio.get_running_loop()
 
-    async def process(topic: str, data: dict[str, Any]) -> tuple[int, dict[str, Any] | None]:
-        async def hand_over() -> dict[str, Any] | None:
-            return await on_frame(topic, data)
+    async def session(connection: Connection) -> None:
+        await _Session(settings, on_frame, clock, connection).run()
 
-        handed = asyncio.run_coroutine_threadsafe(hand_over(), main)
-        return 200, await asyncio.wrap_future(handed)
-
-    over = asyncio.Event()
-    thread = _SdkThread(settings, process, status, clock)
-    thread.start(lambda: main.call_soon_threadsafe(over.set))
-    try:
-        await over.wait()
-        if thread.error is not None:
-            raise thread.error
-    finally:
-        thread.stop()
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(over.wait(), STOP_SECONDS)
-        status.connected, status.cause = False, "stopped"
+    await supervise(session, status, clock, backoff, gap=gap)
 
 
-class _SdkThread:
-    """The client in its daemon thread; stop() asks it to end and does not wait."""
+class _Session:
+    """One connection, seen from the main loop."""
 
     def __init__(
-        self, settings: SdkSettings, process: Process, status: LinkStatus, clock: Clock
+        self, settings: SdkSettings, on_frame: OnFrame, clock: Clock, connection: Connection
     ) -> None:
-        self._settings, self._process = settings, process
-        self._status, self._clock = status, clock
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._woken: asyncio.Event
-        self._stopping = threading.Event()
-        self.error: BaseException | None = None
+        self._settings, self._on_frame = settings, on_frame
+        self._clock, self._connection = clock, connection
+        self._session = SdkSession(f"dingtalk-stream {settings.client_id}", connection)
+        self._tell = self._session.thread.tell
+        self._main = asyncio.get_running_loop()
+        self._beats = Beats(settings.deaf_after, clock.monotonic())
+        connection.patience = math.inf  # the client hides its pongs, but leaves a dead socket
 
-    def start(self, over: Callable[[], object]) -> None:
-        threading.Thread(
-            target=self._live, args=(over,), name="dingtalk-stream", daemon=True
-        ).start()
+    async def run(self) -> None:
+        """Raises of the QueqiaoError family when the connection ends."""
+        await self._session.run(self._live)
 
-    def stop(self) -> None:
-        self._stopping.set()
-        if self._loop is not None:
-            with contextlib.suppress(RuntimeError):  # it has just ended
-                self._loop.call_soon_threadsafe(self._woken.set)
+    def _heard(self, kind: str, topic: str) -> None:
+        """One frame (reference/dingtalk.md 2.3)."""
+        connection = self._connection
+        if kind != "SYSTEM":
+            connection.event()
+            return
+        connection.frame()
+        if topic in BEATS:
+            connection.sign(self._beats.beat(self._clock.monotonic()))
+        elif topic == "disconnect":
+            connection.leaving(LEAVING_SECONDS, deaf=True)
 
-    def _live(self, over: Callable[[], object]) -> None:
-        try:
-            asyncio.run(self._main())
-        except Exception as error:
-            self.error = error
-        with contextlib.suppress(RuntimeError):  # the main loop may be gone already
-            over()
+    # in the thread --------------------------------------------------------
 
-    async def _main(self) -> None:
-        self._woken = asyncio.Event()
-        self._loop = asyncio.get_running_loop()
-        client = _client(self._settings, self._process, _Report(self._status, self._clock))
+    async def _live(self) -> None:
+        """One connection from dial to death. Raises of the QueqiaoError family."""
+        address = _open(self._settings)
+        client = _client(self._settings, self._process)
+        client.aim(address, self)
         running = asyncio.create_task(client.start())
-        waking = asyncio.create_task(self._woken.wait())
-        if not self._stopping.is_set():
-            await asyncio.wait({running, waking}, return_when=asyncio.FIRST_COMPLETED)
-        while not running.done():
-            # The client swallows a cancellation and sleeps 10 s; the next one ends that.
-            running.cancel()
-            await asyncio.wait({running}, timeout=0.05)
-        if not running.cancelled():
-            running.result()
-
-
-class _Report:
-    """Writes the link's status from the client's thread; plain attributes, one writer."""
-
-    def __init__(self, status: LinkStatus, clock: Clock) -> None:
-        self._status, self._clock = status, clock
-        self._connection = Connection(status, clock)
+        closing = asyncio.create_task(client.over.wait())
+        try:
+            await asyncio.wait({running, closing}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            closing.cancel()
+            await _ended(running)
+        raise Transient(f"socket closed, code {client.close_code}", note="link.closed")
 
     def up(self) -> None:
-        self._connection = Connection(self._status, self._clock)
-        self._connection.up()
+        self._tell(self._connection.up)
 
-    def frame(self, event: bool) -> None:
-        if event:
-            self._connection.event()
-        else:
-            self._connection.frame()
+    def heard(self, frame: Any) -> None:
+        headers = frame.get("headers")
+        topic = headers.get("topic") if isinstance(headers, dict) else ""
+        self._tell(self._heard, str(frame.get("type")), str(topic))
 
-    def down(self, cause: str) -> None:
-        self._status.connected, self._status.cause = False, cause
+    async def _process(self, topic: str, data: dict[str, Any]) -> tuple[int, dict[str, Any] | None]:
+        async def hand_over() -> dict[str, Any] | None:
+            return await self._on_frame(topic, data)
+
+        work = hand_over()
+        try:
+            handed = asyncio.run_coroutine_threadsafe(work, self._main)
+        except RuntimeError:  # the main loop has ended
+            work.close()
+            raise
+        return 200, await asyncio.wrap_future(handed)
+
+
+async def _ended(running: asyncio.Task[None]) -> None:
+    """The client swallows a cancellation and sleeps 10 s; the next one ends that."""
+    while not running.done():
+        running.cancel()
+        await asyncio.wait({running}, timeout=0.05)
+    with contextlib.suppress(asyncio.CancelledError):
+        running.exception()
 
 
 class _Quiet:
@@ -166,16 +168,19 @@ class _Quiet:
 
 
 class _Hooks:
-    """What our client does otherwise than the official one, whose endpoint is fixed at
-    import time and whose opening call has no timeout."""
+    """What our client does otherwise than the official one: it connects once, reads on
+    after `disconnect`, reports, and tells when it is over."""
 
-    _settings: SdkSettings
-    _report: _Report
+    over: asyncio.Event
+    close_code: int | None = None
+    _address: dict[str, str] | None
+    _session: _Session
     _socket: Any = None
     _watch: asyncio.Task[None] | None = None
 
-    def aim(self, settings: SdkSettings, report: _Report) -> None:
-        self._settings, self._report = settings, report
+    def aim(self, address: dict[str, str], session: _Session) -> None:
+        self._address, self._session = address, session
+        self.over = asyncio.Event()
 
     @property
     def websocket(self) -> Any:
@@ -185,24 +190,29 @@ class _Hooks:
     def websocket(self, socket: Any) -> None:
         self._socket = socket
         if socket is not None:
-            self._report.up()
+            self._session.up()
             self._watch = asyncio.create_task(self._watched(socket))
 
     async def _watched(self, socket: Any) -> None:
         await socket.wait_closed()
-        if socket is self._socket:
-            self._report.down("closed")
+        self.close_code = socket.close_code
+        self.over.set()
 
     async def route_message(self, json_message: Any) -> Any:
-        self._report.frame(json_message.get("type") != "SYSTEM")
-        return await super().route_message(json_message)  # type: ignore[misc]
+        self._session.heard(json_message)
+        await super().route_message(json_message)  # type: ignore[misc]
+        return ""  # the parent would close the socket at `disconnect`
 
-    def open_connection(self) -> dict[str, str] | None:
-        return _open(self._settings, self._report)
+    def open_connection(self) -> dict[str, str]:
+        """The address, once; then what makes the parent's start() return (1.3)."""
+        address, self._address = self._address, None
+        if address is None:
+            raise KeyboardInterrupt
+        return address
 
 
-def _client(settings: SdkSettings, process: Process, report: _Report) -> Any:
-    """The official client, aimed at `base_url`, with both topics registered."""
+def _client(settings: SdkSettings, process: Process) -> Any:
+    """The official client, with both topics registered."""
     from dingtalk_stream import CallbackHandler, Credential, DingTalkStreamClient
 
     class Handler(CallbackHandler):  # type: ignore[misc]
@@ -214,14 +224,14 @@ def _client(settings: SdkSettings, process: Process, report: _Report) -> Any:
 
     logging.getLogger("websockets").setLevel(logging.INFO)  # its debug lines hold the ticket
     client = Client(Credential(settings.client_id, settings.client_secret), logger=_Quiet())
-    client.aim(settings, report)
     for topic in TOPICS:
         client.register_callback_handler(topic, Handler())
     return client
 
 
-def _open(settings: SdkSettings, report: _Report) -> dict[str, str] | None:
-    """POST connections/open (reference/dingtalk.md 2.1); None when refused."""
+def _open(settings: SdkSettings) -> dict[str, str]:
+    """POST connections/open (reference/dingtalk.md 2.1). Raises of the QueqiaoError
+    family."""
     body = {
         "clientId": settings.client_id,
         "clientSecret": settings.client_secret,
@@ -238,8 +248,17 @@ def _open(settings: SdkSettings, report: _Report) -> dict[str, str] | None:
             opened = json.loads(response.read(1 << 20))
         return {"endpoint": str(opened["endpoint"]), "ticket": str(opened["ticket"])}
     except urllib.error.HTTPError as error:
-        error.close()
-        report.down(f"connections/open: HTTP {error.code}")
+        with error:
+            raise refused(error.code, _code(error)) from None
     except (OSError, ValueError, KeyError, TypeError) as error:
-        report.down(f"connections/open: {type(error).__name__}")
-    return None
+        cause = f"connections/open: {type(error).__name__}"
+        raise Transient(cause, note="link.unreachable") from None
+
+
+def _code(error: urllib.error.HTTPError) -> str:
+    """The `code` of a refusal's body; empty when it has none."""
+    try:
+        value = json.loads(error.read(1 << 16))
+        return str(value["code"])[:80]
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""

@@ -28,7 +28,9 @@ class DingTalkSettings:
     """One internal app. `bot` is its name in this program; `client_id` is also the robot
     code (reference/dingtalk.md 4.2). `base_url` and `oapi_base_url` stand for
     https://api.dingtalk.com and https://oapi.dingtalk.com; `pace` is the least seconds
-    between two updates of a card."""
+    between two updates of a card; `deaf_after` the seconds without a SYSTEM ping, on a
+    connection that used to get them, after which it counts as deaf (2.7), and more where
+    they are rare."""
 
     bot: str
     client_id: str
@@ -42,6 +44,7 @@ class DingTalkSettings:
     receipts: bool = False
     transport: Literal["native", "sdk"] = "native"
     pace: float = 1.0
+    deaf_after: float = 90.0
 
     @property
     def template(self) -> Template | None:

@@ -207,6 +207,11 @@ class FeishuApi:
             place=place,
         )
 
+    async def delete(self, message_id: str) -> None:
+        """Take one of our own messages back (reference/feishu.md 5.4)."""
+        path = f"im/v1/messages/{quote(message_id, safe='')}"
+        await self.call("DELETE", path, api="delete")
+
     # ------------------------------------------------------------ card entities
 
     async def create_card(self, card: Json) -> str:

@@ -1,20 +1,36 @@
-"""One Feishu app as a chat platform: receiving, answering, marks on messages."""
+"""One Feishu app as a chat platform: receiving, answering, and the optional powers."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from typing import Literal
 
 from adapters.feishu.api import FeishuApi
-from adapters.feishu.foreign import text_at
+from adapters.feishu.codes import ALREADY_GONE
+from adapters.feishu.foreign import at, text_at
+from adapters.feishu.history import FeishuHistory
 from adapters.feishu.link import FeishuLink
+from adapters.feishu.people import Names
 from adapters.feishu.receive import Receiver
 from adapters.feishu.settings import BotIdentity, FeishuSettings
 from adapters.feishu.sink import FeishuSink, Skips
 from adapters.http import Http
+from adapters.link_words import report, words
 from adapters.supervisor import Backoff, supervise
-from bot.contract import Clock, Handle, Intake, Json, LinkStatus, Platform, ReplySink, Save
+from bot.contract import (
+    Clock,
+    Handle,
+    InboundMessage,
+    Intake,
+    Json,
+    LinkStatus,
+    Part,
+    Platform,
+    ReplySink,
+    Save,
+)
 from bot.errors import BorderError
 
 log = logging.getLogger(__name__)
@@ -30,7 +46,8 @@ MARKS = {"seen": "Get", "done": "DONE"}
 
 
 class FeishuPlatform:
-    """A bot.contract.ChatPlatform with the Reactions power. `http` stays its owner's."""
+    """A bot.contract.ChatPlatform with the powers Reactions, People, History and Retraction.
+    `http` stays its owner's."""
 
     platform: Platform = "feishu"
 
@@ -38,7 +55,13 @@ class FeishuPlatform:
         self._settings, self._http, self._clock = settings, http, clock
         self._api = FeishuApi(settings, http, clock)
         self._skips = Skips(clock)
-        self._status = LinkStatus(settings.bot, since=clock.monotonic())
+        self._status = LinkStatus(
+            settings.bot, cause=words("link.starting"), since=clock.monotonic()
+        )
+        self._connected = asyncio.Event()
+        self._me: BotIdentity | None = None
+        self._names = Names(self._api, clock)
+        self._history = FeishuHistory(self._api, settings.bot, lambda: self._me, self._age)
 
     @property
     def bot(self) -> str:
@@ -52,11 +75,11 @@ class FeishuPlatform:
 
     async def run(self, intake: Intake) -> None:
         """Learn who we are, then receive until cancelled."""
-        receiver = Receiver(self.bot, intake, self._clock)
+        receiver = Receiver(self.bot, intake, self._clock, age=self._age, learn=self._names.learn)
         identity = asyncio.create_task(self._identify(receiver))
         try:
             await self._give_head_start(identity)
-            await self._receive(receiver)
+            await self._receive(receiver, intake)
         finally:
             identity.cancel()
             await asyncio.gather(identity, return_exceptions=True)
@@ -69,29 +92,45 @@ class FeishuPlatform:
         except TimeoutError:
             log.warning("connecting before the bot's identity is known")
 
-    async def _receive(self, receiver: Receiver) -> None:
+    async def _receive(self, receiver: Receiver, intake: Intake) -> None:
+        def gap(since: float, until: float) -> None:
+            intake.gap(self.bot, since, until)
+
+        status, clock, up = self._status, self._clock, self._connected.set
         if self._settings.transport == "sdk":
             from adapters.feishu.sdk_link import run_sdk
 
-            await run_sdk(self._settings, receiver, self._status, self._clock)
+            await run_sdk(self._settings, receiver, status, clock, gap=gap, up=up)
             return
-        link = FeishuLink(self._settings, self._http, self._clock, receiver)
+        link = FeishuLink(self._settings, self._http, clock, receiver)
         try:
-            await supervise(link.session, self._status, self._clock)
+            await supervise(link.session, status, clock, gap=gap, up=up)
         finally:
             await link.close()
 
     async def _identify(self, receiver: Receiver) -> None:
-        """Ask until it is known: once per process (reference/feishu.md 5.2)."""
+        """Ask until it is known: once per process (reference/feishu.md 5.2). A connection
+        that came up shows that it is time to ask: group messages wait for the answer."""
         backoff = Backoff()
-        while receiver.identity is None:
+        while self._me is None:
             try:
-                receiver.identity = await self._api.bot_identity()
+                self._me = await self._api.bot_identity()
             except BorderError as error:
                 log.warning("bot identity: %s", error)
                 if not self._status.connected:
-                    self._status.cause = str(error)
-                await self._clock.sleep(backoff.delay(error))
+                    report(self._status, error)
+                await self._until_connected(backoff.delay(error))
+        receiver.identity = self._me
+
+    async def _until_connected(self, seconds: float) -> None:
+        self._connected.clear()
+        with contextlib.suppress(TimeoutError):
+            async with self._clock.timeout(seconds):
+                await self._connected.wait()
+
+    def _age(self, moment: float) -> float:
+        """How many seconds ago a moment was by Feishu's own clock; 0 when unknown."""
+        return self._http.age(self._settings.base_url, moment)
 
     # ------------------------------------------------------------ answering
 
@@ -107,6 +146,46 @@ class FeishuPlatform:
             save,
             attempt,
         )
+
+    async def retract(self, handle: Handle) -> bool:
+        """Take back the messages of one part of a reply: the one in use, and those that a
+        step down the ladder left behind (reference/feishu.md 5.4). What was never sent is
+        seen by nobody; a send of unknown fate may be."""
+        left = at(handle.extra, "left")
+        gone = bool(handle.message_id) or "sending_at" not in handle.extra
+        for message in [handle.message_id, *(left if isinstance(left, list) else [])]:
+            if message:
+                gone = await self._take_back(str(message)) and gone
+        return gone
+
+    async def _take_back(self, message: str) -> bool:
+        try:
+            await self._api.delete(message)
+        except BorderError as error:
+            if error.code in ALREADY_GONE:
+                return True
+            log.warning("message stays: %s", error)
+            return False
+        return True
+
+    # ------------------------------------------------------------ reading
+
+    async def missed(self, address: Json, since: float, until: float) -> tuple[InboundMessage, ...]:
+        """What people said meanwhile (adapters/feishu/history.py)."""
+        messages = await self._history.missed(address, since, until)
+        for message in messages:
+            self._names.learn(message.mentions)
+        return messages
+
+    async def reread(self, address: Json) -> tuple[Part, ...] | None:
+        """The question as it reads now, or None (adapters/feishu/history.py)."""
+        return await self._history.reread(address)
+
+    async def name_of(self, address: Json, person: str) -> str:
+        """What a person in this chat is called, or "" (adapters/feishu/people.py)."""
+        return await self._names.name_of(address, person)
+
+    # ------------------------------------------------------------ marks
 
     async def react(self, address: Json, mark: Literal["seen", "done"]) -> str:
         """A reaction on the person's message; its id, or an empty string."""
@@ -128,4 +207,5 @@ class FeishuPlatform:
             log.info("reaction stays: %s", error)
 
     async def close(self) -> None:
-        """Nothing of ours outlives run(); the HTTP pool belongs to who made it."""
+        """The HTTP pool belongs to who made it."""
+        await self._names.close()

@@ -39,6 +39,12 @@ NO_THREAD = frozenset({"230019", "230071", "230072"})
 NO_TARGET = frozenset({"230011", "230110", "230111", "99992354"})
 """The message to reply to is recalled, deleted or unknown (reference/feishu.md 5.10)."""
 
+ALREADY_GONE = frozenset({"230011", "230110"})
+"""The message was recalled or deleted before (reference/feishu.md 5.10)."""
+
+SCOPE_MISSING = "99991672"
+"""The app lacks a scope (reference/feishu.md 5.10)."""
+
 _AUTH = {10003, 10014, 10015, 99991662, 99991673, 99991401} | STALE_TOKEN
 _DENIED = {99991672, 99991677, 99991679, 230027, 230006, 232025, 230017, 230018, 230013, 300311}
 _RATE = {99991400, 230020, 2200, 5000, 11232, 11233, 11247}
@@ -65,6 +71,7 @@ _TABLE: dict[int, type[BorderError]] = {
 }
 
 _SUB_CODE = re.compile(r"ErrCode:\s*(\d+)")
+_NEED_SCOPE = re.compile(r"need scope:\s*([A-Za-z0-9_.:]+)")
 
 
 def code_of(answer: Answer) -> int | None:
@@ -126,9 +133,11 @@ def _reset(headers: Mapping[str, str]) -> float:
 
 
 def _scopes(body: object) -> tuple[str, ...]:
-    """The missing scopes that the error names (reference/feishu.md 5.10)."""
+    """The missing scopes that the error names (reference/feishu.md 5.10). 230027 names its
+    one in the text alone: "Lack of necessary permissions, ext=need scope: …" [field]."""
     violations = at(body, "error", "permission_violations")
     found = [text_at(v, "subject") for v in violations] if isinstance(violations, list) else []
+    found += _NEED_SCOPE.findall(text_at(body, "msg"))
     return tuple(dict.fromkeys(scope for scope in found if scope))
 
 

@@ -8,7 +8,7 @@ import asyncio
 import base64
 import contextlib
 import logging
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -16,13 +16,15 @@ from urllib.parse import parse_qs, urlsplit
 import aiohttp
 import orjson
 
+from adapters.connection import Connection
 from adapters.feishu.codes import code_of
 from adapters.feishu.foreign import at, loads, text_at
 from adapters.feishu.frames import CONTROL, DATA, Fragments, Frame, ack, decode, encode, ping
 from adapters.feishu.receive import OnPayload
 from adapters.feishu.settings import FeishuSettings
+from adapters.hearing import SILENCE
 from adapters.http import Answer, Http
-from adapters.supervisor import Connection
+from adapters.supervisor import Crowded, first_of
 from bot.contract import Clock
 from bot.errors import AuthError, BorderError, PermissionDenied, QueqiaoError, Transient
 
@@ -33,29 +35,36 @@ STEP_SECONDS = 10.0
 
 CLOSE_SECONDS = 5.0
 SEND_SECONDS = 5.0
-PONG_SLACK = 30.0
-"""Seconds without any frame, beyond the ping interval, that prove a socket dead (2.9)."""
-
-ROTATE_AFTER = 1800.0
-"""Seconds without an application event after which a fresh connection replaces this one:
-pongs prove the socket, never the hearing (design.md 1)."""
+PONG_SECONDS = 30.0
+"""How long the answer to a ping may take (2.9): 3 s killed good links."""
 
 FRAME_BYTES = 16 << 20
 
-_AUTH_CODES = {403, 514, 1000040344}
-_CROWDED_CODES = {1000040345, 1000040350}
+_FORBIDDEN = 403
+_AUTH_CODES = {_FORBIDDEN, 514, 1000040344}
+_BUSY, _CROWDED = 1000040345, 1000040350
+
+_CLOSED = frozenset(
+    {
+        aiohttp.WSMsgType.CLOSE,
+        aiohttp.WSMsgType.CLOSING,
+        aiohttp.WSMsgType.CLOSED,
+        aiohttp.WSMsgType.ERROR,
+    }
+)
+_SEND_ERRORS = (TimeoutError, OSError, aiohttp.ClientError)
 
 
 @dataclass(slots=True)
 class _Line:
-    """One open connection. `heard_at` is the last application event."""
+    """One open connection. `interval`: seconds between two pings of the application.
+    `ponged`: its WebSocket answers pings too."""
 
     socket: aiohttp.ClientWebSocketResponse
     service: int
     interval: float
-    heard_at: float
     connection: Connection
-    replaced: asyncio.Event = field(default_factory=asyncio.Event)
+    ponged: bool = False
     retimed: asyncio.Event = field(default_factory=asyncio.Event)
 
 
@@ -68,7 +77,6 @@ class FeishuLink:
     ) -> None:
         self._settings, self._http, self._clock = settings, http, clock
         self._on_payload = on_payload
-        self._newest: _Line | None = None
         self._handlers: set[asyncio.Task[None]] = set()
 
     async def session(self, connection: Connection) -> None:
@@ -76,20 +84,12 @@ class FeishuLink:
         when the app may not connect, Transient for everything else."""
         url, config = await self._discover()
         socket = await self._dial(url)
-        line = _Line(
-            socket,
-            _service_of(url),
-            _interval(config, 120.0),
-            self._clock.monotonic(),
-            connection,
-        )
+        line = _Line(socket, _service_of(url), _interval(config, 120.0), connection)
         try:
-            self._take_over(line)
             connection.up()
-            await self._run(line)
+            watch = connection.watch(lambda: self._probe(line))
+            await first_of(self._read(line), self._ping(line), watch)
         finally:
-            if self._newest is line:
-                self._newest = None
             await self._hang_up(socket)
 
     async def close(self) -> None:
@@ -112,9 +112,9 @@ class FeishuLink:
                     "POST", url, json=body, headers={"locale": "zh"}, timeout=STEP_SECONDS
                 )
         except TimeoutError:
-            raise Transient("discovery timed out") from None
+            raise _unreachable("discovery timed out") from None
         except BorderError as error:
-            raise Transient(f"discovery: {error.cause}") from None
+            raise _unreachable(f"discovery: {error.cause}") from None
         address = text_at(answer.body, "data", "URL")
         if code_of(answer) != 0 or not address.startswith(("ws://", "wss://")):
             raise _refused("discovery", code_of(answer), answer)
@@ -127,18 +127,13 @@ class FeishuLink:
                 return await self._http.session.ws_connect(
                     url,
                     max_msg_size=FRAME_BYTES,
+                    autoping=False,
                     timeout=aiohttp.ClientWSTimeout(ws_close=CLOSE_SECONDS),
                 )
         except aiohttp.WSServerHandshakeError as error:
             raise _handshake_refused(error) from None
         except (aiohttp.ClientError, OSError, ValueError, TimeoutError) as error:
-            raise Transient(f"dial: {type(error).__name__}") from None
-
-    def _take_over(self, line: _Line) -> None:
-        """The new connection lives: an older one may end."""
-        if self._newest is not None:
-            self._newest.replaced.set()
-        self._newest = line
+            raise _unreachable(f"dial: {type(error).__name__}") from None
 
     async def _hang_up(self, socket: aiohttp.ClientWebSocketResponse) -> None:
         try:
@@ -149,26 +144,15 @@ class FeishuLink:
 
     # ------------------------------------------------------------ running
 
-    async def _run(self, line: _Line) -> None:
-        """Read, ping and wait for a successor; the first of them to end, ends all."""
-        work = [self._read(line), self._ping(line), self._until_replaced(line)]
-        tasks = [asyncio.ensure_future(step) for step in work]
-        try:
-            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-        for task in done:
-            task.result()
-
     async def _ping(self, line: _Line) -> None:
-        """The first ping at once, then one an interval (reference/feishu.md 2.4)."""
+        """The application's own pings: the first at once, then one an interval (2.4)."""
         while True:
-            await self._send(line, ping(line.service))
+            try:
+                await self._send(line, ping(line.service))
+            except _SEND_ERRORS as error:
+                raise _lost(f"ping: {type(error).__name__}") from None
+            line.connection.expect(PONG_SECONDS)
             await self._rest(line)
-            if self._clock.monotonic() - line.heard_at > ROTATE_AFTER:
-                line.connection.leaving()
 
     async def _rest(self, line: _Line) -> None:
         """One interval; a pong that changes it counts at once."""
@@ -179,24 +163,31 @@ class FeishuLink:
                     await line.retimed.wait()
             line.retimed.clear()
 
-    async def _until_replaced(self, line: _Line) -> None:
-        """A grace for what is on its way, then the successor is alone."""
-        await line.replaced.wait()
-        await self._clock.sleep(SEND_SECONDS)
+    async def _probe(self, line: _Line) -> None:
+        """A ping of the WebSocket, which shows much sooner whether the socket lives."""
+        try:
+            async with self._clock.timeout(SEND_SECONDS):
+                await line.socket.ping()
+        except _SEND_ERRORS as error:
+            raise _lost(f"ping: {type(error).__name__}") from None
 
     async def _read(self, line: _Line) -> None:
         fragments = Fragments()
         while True:
-            try:
-                async with self._clock.timeout(line.interval + PONG_SLACK):
-                    message = await line.socket.receive()
-            except TimeoutError:
-                raise Transient("no frame, not even a pong: the socket is dead") from None
+            message = await line.socket.receive()
+            if message.type is aiohttp.WSMsgType.CLOSE:
+                line.connection.frame()  # a goodbye; what was pushed before it has come
+            if message.type in _CLOSED:
+                if line.connection.left.is_set():
+                    return
+                raise _lost(f"socket closed, code {line.socket.close_code}")
+            line.connection.frame()
             if message.type is aiohttp.WSMsgType.BINARY:
-                line.connection.frame()
                 self._take(line, fragments, message.data)
-            elif message.type is not aiohttp.WSMsgType.TEXT:
-                raise Transient(f"socket closed, code {line.socket.close_code}")
+            elif message.type is aiohttp.WSMsgType.PING:
+                self._spawn(self._pong(line, message.data))
+            elif message.type is aiohttp.WSMsgType.PONG:
+                line.ponged, line.connection.patience = True, SILENCE
 
     def _take(self, line: _Line, fragments: Fragments, data: bytes) -> None:
         """One binary message; junk is dropped with a word in the log."""
@@ -210,29 +201,37 @@ class FeishuLink:
             log.warning("frame dropped: %s", error)
             return
         if whole is not None and frame.method == DATA:
-            line.heard_at = self._clock.monotonic()
             line.connection.event()
-            task = asyncio.create_task(self._handle(line, frame, whole))
-            self._handlers.add(task)
-            task.add_done_callback(self._handlers.discard)
+            self._spawn(self._handle(line, frame, whole))
 
     def _control(self, line: _Line, frame: Frame) -> None:
         """A pong may bring new intervals; a server's ping wants no answer (2.4)."""
-        if frame.header("type") == "pong" and frame.payload:
+        if frame.header("type") != "pong":
+            return
+        line.connection.answered()
+        if frame.payload:
             config = loads(frame.payload.decode("utf-8", "replace"))
             line.interval = _interval(config, line.interval)
             line.retimed.set()
+        if not line.ponged:  # then its own pongs are all that can be waited for
+            line.connection.patience = line.interval + PONG_SECONDS
 
     # ------------------------------------------------------------ events
 
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        """A task of its own, so that pings go on while an event is stored."""
+        task = asyncio.create_task(work)
+        self._handlers.add(task)
+        task.add_done_callback(self._handlers.discard)
+
     async def _handle(self, line: _Line, frame: Frame, payload: bytes) -> None:
-        """One event; a task of its own, so that pings go on while it is stored."""
+        """One event, up to its acknowledgement."""
         started = self._clock.monotonic()
         body = await self._answer(frame, payload)
         spent = int((self._clock.monotonic() - started) * 1000)
         try:
             await self._send(line, ack(frame, body, spent))
-        except (TimeoutError, OSError, QueqiaoError, aiohttp.ClientError):
+        except _SEND_ERRORS:
             log.info("acknowledgement lost with its socket; the event will come again")
 
     async def _answer(self, frame: Frame, payload: bytes) -> bytes:
@@ -257,6 +256,13 @@ class FeishuLink:
         async with self._clock.timeout(SEND_SECONDS):
             await line.socket.send_bytes(encode(frame))
 
+    async def _pong(self, line: _Line, data: bytes) -> None:
+        try:
+            async with self._clock.timeout(SEND_SECONDS):
+                await line.socket.pong(data)
+        except _SEND_ERRORS:
+            log.debug("pong lost with its socket")
+
 
 def _data(answer: dict[str, Any] | None) -> dict[str, str]:
     """The answer of a card action travels as base64 of JSON (reference/feishu.md 2.5)."""
@@ -279,10 +285,18 @@ def _service_of(url: str) -> int:
     return int(text) if text.isascii() and text.isdigit() and len(text) < 10 else 0
 
 
+def _unreachable(cause: str) -> Transient:
+    return Transient(cause, note="link.unreachable")
+
+
+def _lost(cause: str) -> Transient:
+    return Transient(cause, note="link.closed")
+
+
 def _refused(step: str, code: int | None, answer: Answer) -> QueqiaoError:
     """What a refused discovery means for the next dial (reference/feishu.md 2.1)."""
     cause = f"{step}: code {code}, HTTP {answer.status}"
-    return _by_code(cause, code)
+    return by_code(cause, code)
 
 
 def _handshake_refused(error: aiohttp.WSServerHandshakeError) -> QueqiaoError:
@@ -294,12 +308,21 @@ def _handshake_refused(error: aiohttp.WSServerHandshakeError) -> QueqiaoError:
     if status == "403":
         code = 403
     cause = f"handshake: HTTP {error.status}, status {status[:10]}, code {reason[:20]}"
-    return Transient(cause) if code == 514 else _by_code(cause, code)
+    return _busy(cause, code) if code == 514 else by_code(cause, code)
 
 
-def _by_code(cause: str, code: int | None) -> QueqiaoError:
+def by_code(cause: str, code: int | None) -> QueqiaoError:
+    """What the code of a refused discovery or handshake means (reference/feishu.md 2.1)."""
+    if code == _FORBIDDEN:
+        return AuthError(cause, code=str(code), note="link.forbidden")
     if code in _AUTH_CODES:
         return AuthError(cause, code=str(code))
-    if code in _CROWDED_CODES:
-        return PermissionDenied(f"{cause}: too many connections or system busy", code=str(code))
-    return Transient(cause, code=str(code or ""))
+    if code == _CROWDED:
+        return Crowded(f"{cause}: too many connections", code=str(code))
+    if code == _BUSY:
+        return PermissionDenied(f"{cause}: system busy", code=str(code), note="link.busy")
+    return _busy(cause, code)
+
+
+def _busy(cause: str, code: int | None) -> Transient:
+    return Transient(cause, code=str(code or ""), note="link.busy")

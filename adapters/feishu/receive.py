@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from adapters.feishu.foreign import text_at
@@ -20,7 +21,7 @@ from adapters.feishu.parse import (
     parse,
 )
 from adapters.feishu.settings import BotIdentity
-from bot.contract import ActionReply, CardAction, Clock, InboundMessage, Intake
+from bot.contract import ActionReply, CardAction, Clock, InboundMessage, Intake, Person
 from bot.errors import StoreError, Transient
 from bot.texts import both
 
@@ -37,11 +38,31 @@ Payload = Mapping[str, Any]
 OnPayload = Callable[[dict[str, Any]], Awaitable[dict[str, Any] | None]]
 
 
-class Receiver:
-    """Hands events to the intake. `identity` is None until Feishu has told who we are."""
+def _nobody(people: Iterable[Person]) -> None:
+    """Learn nothing."""
 
-    def __init__(self, bot: str, intake: Intake, clock: Clock) -> None:
+
+def _unknown(sent_at: float) -> float:
+    """An age that nobody can tell."""
+    return 0.0
+
+
+class Receiver:
+    """Hands events to the intake. `identity` is None until Feishu has told who we are.
+    `age` is how many seconds ago a moment was by Feishu's own clock (design.md 5); `learn`
+    gets the people whom messages name."""
+
+    def __init__(
+        self,
+        bot: str,
+        intake: Intake,
+        clock: Clock,
+        *,
+        age: Callable[[float], float] = _unknown,
+        learn: Callable[[Iterable[Person]], None] = _nobody,
+    ) -> None:
         self._bot, self._intake, self._clock = bot, intake, clock
+        self._age, self._learn = age, learn
         self._born = clock.monotonic()
         self._live: set[asyncio.Future[dict[str, Any] | None]] = set()
         self.identity: BotIdentity | None = None
@@ -55,6 +76,9 @@ class Receiver:
         if isinstance(parsed, Nothing):
             log.info("event without effect: %s", parsed.reason)
             return None
+        if isinstance(parsed, InboundMessage):
+            self._learn(parsed.mentions)
+            parsed = replace(parsed, age=self._age(parsed.sent_at))
         try:
             return await self._until_safe(parsed)
         except StoreError as error:

@@ -15,10 +15,13 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
+from adapters.connection import Connection, Gap
+from adapters.feishu.link import by_code
+from adapters.sdk_session import SdkSession
 from adapters.sdk_thread import SdkThread
-from adapters.supervisor import Backoff, Connection, supervise
+from adapters.supervisor import Backoff, supervise
 from bot.contract import Clock, LinkStatus
-from bot.errors import AuthError, PermissionDenied, QueqiaoError, Transient
+from bot.errors import QueqiaoError, Transient
 
 log = logging.getLogger(__name__)
 
@@ -28,22 +31,9 @@ WANTED = frozenset({"im.message.receive_v1", "im.message.recalled_v1", "card.act
 HAND_OVER_SECONDS = 2.8
 """Feishu waits 3 s for an acknowledgement (reference/feishu.md 2.7)."""
 
-DIAL_SECONDS = 30.0
-"""From the start of a thread to its handshake; the first import takes 2 s of it or more."""
-
 CLOSE_SECONDS = 1.0
-LOOK_SECONDS = 5.0
 PONG_SLACK = 30.0
 """Seconds without any frame, beyond the ping interval, that prove a socket dead (2.9)."""
-
-ROTATE_AFTER = 1800.0
-"""Seconds without an event after which a fresh connection replaces this one."""
-
-GRACE_SECONDS = 5.0
-"""For what is on its way when the successor is up."""
-
-_REFUSED = {403, 514, 1000040344}
-_CROWDED = {1000040345, 1000040350}
 
 OnPayload = Callable[[dict[str, Any]], Awaitable[dict[str, Any] | None]]
 
@@ -67,97 +57,50 @@ async def run_sdk(
     status: LinkStatus,
     clock: Clock,
     backoff: Backoff | None = None,
+    *,
+    gap: Gap | None = None,
+    up: Callable[[], object] | None = None,
 ) -> None:
     """Receive messages, recalls and button presses until cancelled.
 
     `on_payload` runs on this loop; the event is acknowledged when it returns, with its
     result as the answer of a card action, and refused (it comes again) when it raises or
-    takes longer than HAND_OVER_SECONDS.
+    takes longer than HAND_OVER_SECONDS. `gap`, `up`: as in supervise.
     """
-    relay = _Relay()
 
     async def session(connection: Connection) -> None:
-        await _Session(settings, on_payload, clock, connection, relay).run()
+        await _Session(settings, on_payload, connection).run()
 
-    try:
-        await supervise(session, status, clock, backoff)
-    finally:
-        status.connected, status.cause = False, "stopped"
-
-
-class _Relay:
-    """Knows which session is the newest: when its successor is up, it may end."""
-
-    def __init__(self) -> None:
-        self._newest: asyncio.Event | None = None
-
-    def take_over(self, replaced: asyncio.Event) -> None:
-        if self._newest is not None:
-            self._newest.set()
-        self._newest = replaced
+    await supervise(session, status, clock, backoff, gap=gap, up=up)
 
 
 class _Session:
     """One connection, seen from the main loop."""
 
     def __init__(
-        self,
-        settings: SdkSettings,
-        on_payload: OnPayload,
-        clock: Clock,
-        connection: Connection,
-        relay: _Relay,
+        self, settings: SdkSettings, on_payload: OnPayload, connection: Connection
     ) -> None:
         self._settings, self._on_payload = settings, on_payload
-        self._clock, self._connection, self._relay = clock, connection, relay
-        self._thread = SdkThread(f"lark-oapi {settings.app_id}")
-        self._started = self._heard = self._last = clock.monotonic()
-        self._interval = 120.0
-        self._replaced = asyncio.Event()
+        self._connection = connection
+        self._session = SdkSession(f"lark-oapi {settings.app_id}", connection)
+        self._thread = self._session.thread
+        connection.patience = 120.0 + PONG_SLACK
 
     async def run(self) -> None:
         """Raises of the QueqiaoError family when the connection ends."""
-        work = (self._thread.run(self._live), self._watch(), self._until_replaced())
-        tasks = [asyncio.ensure_future(step) for step in work]
-        try:
-            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-        for task in done:
-            task.result()
-
-    async def _watch(self) -> None:
-        """The client notices neither a hanging call nor a server that has gone silent."""
-        while True:
-            await self._clock.sleep(LOOK_SECONDS)
-            now = self._clock.monotonic()
-            if self._connection.up_at is None:
-                if now - self._started > DIAL_SECONDS:
-                    raise Transient("no connection in time")
-            elif now - self._last > self._interval + PONG_SLACK:
-                raise Transient("no frame, not even a pong: the socket is dead")
-            elif now - self._heard > ROTATE_AFTER:
-                self._connection.leaving()
-
-    async def _until_replaced(self) -> None:
-        await self._replaced.wait()
-        await self._clock.sleep(GRACE_SECONDS)
+        await self._session.run(self._live)
 
     # what the thread tells ------------------------------------------------
 
     def up(self) -> None:
-        self._last = self._heard = self._clock.monotonic()
-        self._relay.take_over(self._replaced)
         self._connection.up()
 
     def frame(self, interval: float) -> None:
-        self._last, self._interval = self._clock.monotonic(), interval
+        """The client's own pings are answered once an interval."""
+        self._connection.patience = interval + PONG_SLACK
         self._connection.frame()
 
     def event(self) -> None:
-        self._heard = self._clock.monotonic()
         self._connection.event()
 
     # in the thread --------------------------------------------------------
@@ -175,13 +118,14 @@ class _Session:
         except forbidden as error:
             raise _by_code(getattr(error, "code", None)) from None
         except failed as error:
-            raise Transient(f"lark-oapi: code {getattr(error, 'code', None)}") from None
+            cause = f"lark-oapi: code {getattr(error, 'code', None)}"
+            raise Transient(cause, note="link.busy") from None
         except Exception as error:
             # never its text: it may hold the URL with the ticket
             raise Transient(f"lark-oapi: {type(error).__name__}") from None
         finally:
             await _hang_up(client)
-        raise Transient("socket closed")
+        raise Transient("socket closed", note="link.closed")
 
     def handle(self, raw: bytes) -> dict[str, Any] | None:
         """What the client calls for each event, and waits for. Raises what must not be
@@ -212,13 +156,7 @@ def _event_type(payload: Any) -> str:
 
 
 def _by_code(code: Any) -> QueqiaoError:
-    """What a refused discovery or handshake means (reference/feishu.md 2.1)."""
-    cause = f"lark-oapi: code {code}"
-    if code in _REFUSED:
-        return AuthError(cause, code=str(code))
-    if code in _CROWDED:
-        return PermissionDenied(f"{cause}: too many connections or busy", code=str(code))
-    return Transient(cause, code=str(code))
+    return by_code(f"lark-oapi: code {code}", code if isinstance(code, int) else None)
 
 
 class _RunningLoop:

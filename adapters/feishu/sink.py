@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from adapters.feishu.api import FeishuApi
 from adapters.feishu.cardkit import CardKit
+from adapters.feishu.codes import SCOPE_MISSING
 from adapters.feishu.place import Journal, Place
 from adapters.feishu.whole import OneMessage, PatchCard
 from bot.contract import Charge, Clock, Delivery, Handle, Json, Limits, Save, Snapshot, Step
@@ -19,9 +20,6 @@ RUNGS = ("cardkit", "patch", "text")
 
 SKIP_SECONDS = 600.0
 """How long a rung is skipped after a missing permission refused it."""
-
-SCOPE_MISSING = "99991672"
-"""The code of a missing scope (reference/feishu.md 5.10)."""
 
 Rung = CardKit | PatchCard | OneMessage
 
@@ -139,5 +137,10 @@ class FeishuSink:
         log.warning("rung %s given up: %s", name, error)
         await self._rung.leave()
         self._rung = self._make(RUNGS[RUNGS.index(name) + 1])
-        extra = self._journal.note(left=self.handle.message_id or None, sending_at=None)
+        extra = self._journal.note(left=self._left_behind() or None, sending_at=None)
         await self._journal.put(rung=self._rung.name, card_id="", message_id="", extra=extra)
+
+    def _left_behind(self) -> list[object]:
+        """The messages of rungs that were given up: the person still sees them."""
+        left = self.handle.extra.get("left")
+        return [*(left if isinstance(left, list) else []), *filter(None, [self.handle.message_id])]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections import defaultdict, deque
-from collections.abc import Awaitable, Callable
+import math
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -28,19 +29,51 @@ class Fault:
     headers: dict[str, str] = field(default_factory=dict)
 
 
+@dataclass(eq=False, slots=True)
+class Order:
+    """`left`: how many calls have yet to meet `fault`; math.inf while it stands."""
+
+    fault: Fault
+    left: float
+
+    def withdraw(self) -> None:
+        self.left = 0
+
+
 class Faults:
-    """A queue of faults per route name; the route names are the simulator's own."""
+    """The orders of each route, oldest first; the route names are the simulator's own."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._queues: dict[str, deque[Fault]] = defaultdict(deque)
+        self._orders: dict[str, list[Order]] = defaultdict(list)
 
-    def order(self, route: str, fault: Fault, times: int = 1) -> None:
+    def order(self, route: str, fault: Fault, times: int = 1) -> Order:
         """The next `times` calls of `route` meet `fault`."""
-        self._queues[route].extend([fault] * times)
+        return self.order_any((route,), fault, times)
+
+    def order_any(self, routes: Iterable[str], fault: Fault, times: float = 1) -> Order:
+        """The next `times` calls of any of `routes` meet `fault`; math.inf: all of them, as
+        far as no other order is due, until it is withdrawn."""
+        order = Order(fault, times)
+        for route in routes:
+            self._orders[route].append(order)
+        return order
 
     def clear(self) -> None:
-        self._queues.clear()
+        for orders in self._orders.values():
+            for order in orders:
+                order.withdraw()
+        self._orders.clear()
+
+    def _next(self, route: str) -> Fault | None:
+        if not self._orders.get(route):
+            return None
+        due = self._orders[route] = [order for order in self._orders[route] if order.left]
+        if not due:
+            return None
+        order = next((order for order in due if order.left != math.inf), due[0])
+        order.left -= 1
+        return order.fault
 
     async def around(
         self,
@@ -49,10 +82,9 @@ class Faults:
         handler: Callable[[], Awaitable[web.StreamResponse]],
     ) -> web.StreamResponse:
         """Run `handler` under the next fault of `route`, if one was ordered."""
-        queue = self._queues.get(route)
-        if not queue:
+        fault = self._next(route)
+        if fault is None:
             return await handler()
-        fault = queue.popleft()
         if fault.kind in ("delay", "hang"):
             await self._clock.sleep(fault.seconds)
             return await handler() if fault.kind == "delay" else _cut(request)

@@ -9,12 +9,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import inspect
-from collections.abc import Callable, Iterator, Mapping, Sized
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from adapters.playground.deepseek import DeepSeekSim, Trouble
+from adapters.playground.deepseek import DeepSeekSim
+from adapters.playground.troubles import Troubles
 from adapters.playground.view import Bubble
+from adapters.playground.watch import Employee, Watch
 from bot.contract import Clock, Platform
 from bot.texts import en, zh
 
@@ -27,16 +29,14 @@ PEOPLE = ("林晓", "王磊", "陈静", "Alex")
 
 GROUPS: dict[Platform, str] = {"feishu": "产品讨论组", "dingtalk": "项目协作群"}
 LOOK_EVERY = 0.5
-"""Seconds between two looks at whether the bot is connected."""
-
-SLOW = 12.0
+"""Seconds between two looks at the links and at what is still to go wrong."""
 
 
 class ChatSim(Protocol):
     """A simulated platform, as far as the page needs it. `recall` is optional."""
 
     @property
-    def links(self) -> Sized: ...
+    def links(self) -> Collection[Any]: ...
 
     def add_person(self, name: str) -> Any: ...
 
@@ -72,19 +72,6 @@ class _Place:
     owner: str = ""
 
 
-MODEL_TROUBLES: dict[str, tuple[Trouble, int]] = {
-    "model-402": (Trouble("refuse", status=402), 1),
-    "model-cut": (Trouble("cut", after=24), 1),
-    "model-empty": (Trouble("empty"), 2),
-}
-"""What the fault panel orders of the model, and for how many calls: an empty answer is
-asked for once more by the bot."""
-
-BUSY = Trouble("refuse", status=503)
-
-CUTS: dict[str, Platform] = {"cut-feishu": "feishu", "cut-dingtalk": "dingtalk"}
-
-
 class Scene:
     """Two platforms with the same people, one group each and a private chat for every
     person. `model` is None when the real service answers."""
@@ -98,10 +85,12 @@ class Scene:
     ) -> None:
         self._sims: dict[Platform, ChatSim] = {"feishu": feishu, "dingtalk": dingtalk}
         self._clock, self._model = clock, model
+        self._troubles = Troubles(self._sims, clock, model)
+        self._watch: Watch | None = None
         self._people: dict[Platform, list[Any]] = {}
         self._places: dict[str, _Place] = {}
-        self._keys: dict[tuple[Platform, str], str] = {}
-        self._linked: dict[Platform, bool] = {}
+        self._keys: dict[tuple[str, str], str] = {}
+        self._told: dict[tuple[str, str], Json] = {}
         self._listeners: list[Listener] = []
         self._tasks: list[asyncio.Task[None]] = []
         for platform in self._sims:
@@ -122,6 +111,18 @@ class Scene:
 
     # life -----------------------------------------------------------------
 
+    def employ(self, bot: Employee) -> None:
+        """The bot that works here: the page tells how it is, and may pull its plug."""
+        self._troubles.employ(bot)
+        self._watch = Watch(bot, self._clock, self._tell_new, self._key_of, self._watched)
+        self._tasks.append(asyncio.create_task(self._watch.run()))
+
+    def _key_of(self, platform: str, chat: str) -> str | None:
+        return self._keys.get((platform, chat))
+
+    def _watched(self) -> bool:
+        return bool(self._listeners)
+
     def start(self) -> None:
         """Listen to the platforms."""
         for platform, sim in self._sims.items():
@@ -133,6 +134,7 @@ class Scene:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._tasks.clear()
+        await self._troubles.close()
 
     async def _pump(self, platform: Platform, queue: asyncio.Queue[tuple[str, Bubble]]) -> None:
         while True:
@@ -143,12 +145,16 @@ class Scene:
 
     async def _look(self) -> None:
         while True:
-            for platform, sim in self._sims.items():
-                linked = len(sim.links) > 0
-                if self._linked.get(platform) != linked:
-                    self._linked[platform] = linked
-                    self._tell("link", platform, {"platform": platform, "linked": linked})
+            self._troubles.tend()
+            for platform, link in self._links().items():
+                self._tell_new("link", platform, {"platform": platform, "state": link})
+            self._tell_new("faults", "", self._troubles.as_json())
             await self._clock.sleep(LOOK_EVERY)
+
+    def _tell_new(self, kind: str, key: str, value: Json) -> None:
+        if self._told.get((kind, key)) != value:
+            self._told[kind, key] = value
+            self._tell(kind, key, value)
 
     @contextlib.contextmanager
     def listening(self, listener: Listener) -> Iterator[None]:
@@ -171,8 +177,10 @@ class Scene:
             "real": self._model is None,
             "people": [{"key": f"p{n}", "name": name} for n, name in enumerate(PEOPLE)],
             "chats": [self._chat(place) for place in self._places.values()],
-            "links": {platform: len(sim.links) > 0 for platform, sim in self._sims.items()},
-            "faults": self._faults(),
+            "links": self._links(),
+            "faults": self._troubles.as_json(),
+            "health": self._watch.health if self._watch else None,
+            "trails": self._watch.trails if self._watch else {},
             "bubbles": [
                 self._shown(place.key, bubble)
                 for place in self._places.values()
@@ -205,12 +213,9 @@ class Scene:
                 return f"p{number}"
         return "bot" if person.startswith("bot:") else person
 
-    def _faults(self) -> Json:
-        """`on` are the faults that last until they are taken back."""
-        if self._model is None:
-            return {"model": False, "on": {}}
-        busy = self._model.standing is not None
-        return {"model": True, "on": {"slow": self._model.slowness > 1, "model-503": busy}}
+    def _links(self) -> Mapping[Platform, str]:
+        """up, down, or deaf: links are there, and nothing comes through."""
+        return {platform: _link_state(sim.links) for platform, sim in self._sims.items()}
 
     @property
     def admins(self) -> list[str]:
@@ -256,15 +261,13 @@ class Scene:
         if inspect.isawaitable(done):
             await done
 
-    def fault(self, name: str) -> None:
+    async def fault(self, name: str) -> None:
         """One thing goes wrong. Raises Mistake."""
-        if name in CUTS:
-            self._sims[CUTS[name]].cut_links()
-        elif self._model is None:
-            raise Mistake("the real model takes no orders")
-        else:
-            _spoil(self._model, name)
-        self._tell("faults", "", self._faults())
+        try:
+            await self._troubles.cause(name)
+        except KeyError:
+            raise Mistake("no such fault") from None
+        self._tell_new("faults", "", self._troubles.as_json())
 
     def _place(self, key: str) -> _Place:
         if key not in self._places:
@@ -278,18 +281,10 @@ class Scene:
         return keys.index(person)
 
 
-def _spoil(model: DeepSeekSim, name: str) -> None:
-    if name == "slow":
-        model.slowness = 1.0 if model.slowness > 1 else SLOW
-    elif name == "model-503":
-        model.standing = None if model.standing else BUSY
-    elif name == "clear":
-        model.slowness, model.standing = 1.0, None
-        model.clear_orders()
-    elif name in MODEL_TROUBLES:
-        model.order(*MODEL_TROUBLES[name])
-    else:
-        raise Mistake("no such fault")
+def _link_state(links: Collection[Any]) -> str:
+    if not links:
+        return "down"
+    return "deaf" if all(getattr(link, "muted", False) for link in links) else "up"
 
 
 def id_of(thing: Any) -> str:

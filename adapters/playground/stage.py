@@ -10,6 +10,7 @@ from adapters.playground.dingtalk import DingTalkSim
 from adapters.playground.feishu import FeishuSim
 from adapters.playground.page import Page
 from adapters.playground.scene import Scene
+from adapters.playground.watch import Employee
 from bot.contract import Clock
 
 
@@ -49,6 +50,10 @@ class Stage:
     def admins(self) -> list[str]:
         """As in the settings: feishu:ou_…, dingtalk:staffId."""
         return self._scene.admins
+
+    def employ(self, bot: Employee) -> None:
+        """The bot that works here: the page tells how it is, and may pull its plug."""
+        self._scene.employ(bot)
 
     async def start(self) -> None:
         """Raises OSError when no port could be had."""

@@ -136,6 +136,11 @@ class DeepSeekSim:
         """The next `times` chat requests meet `trouble`."""
         self._troubles.extend([trouble] * times)
 
+    @property
+    def ordered(self) -> tuple[Trouble, ...]:
+        """What the next requests will meet, in order."""
+        return tuple(self._troubles)
+
     def clear_orders(self) -> None:
         self._troubles.clear()
         self.faults.clear()

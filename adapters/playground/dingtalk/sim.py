@@ -24,6 +24,7 @@ from adapters.playground.dingtalk.tokens import Tokens
 from adapters.playground.dingtalk.webhook import Webhooks
 from adapters.playground.dingtalk.wire import Call, Policy
 from adapters.playground.dingtalk.world import SimChat, SimPerson, World
+from adapters.playground.door import Door
 from adapters.playground.faults import Faults
 from adapters.playground.view import Bubble
 from bot.contract import Clock
@@ -57,24 +58,22 @@ class DingTalkSim:
         self._deliveries = Deliveries(self._b, self._gateway)
         self._tokens, self._webhooks = Tokens(self._b), Webhooks(self._b)
         self._cards, self._robot = Cards(self._b), Robot(self._b)
-        self._runner: web.AppRunner | None = None
+        self._door: Door | None = None
 
     # life -------------------------------------------------------------
 
     async def start(self) -> None:
         rest = Rest(self._b, self._gateway, self._tokens, self._cards, self._robot, self._webhooks)
-        self._runner = web.AppRunner(rest.app(), access_log=None, shutdown_timeout=0.5)
-        await self._runner.setup()
-        site = web.TCPSite(self._runner, "127.0.0.1", 0)
-        await site.start()
-        self._b.base_url = f"http://127.0.0.1:{self._runner.addresses[0][1]}"
+        self._door = Door(web.AppRunner(rest.app(), access_log=None, shutdown_timeout=0.5))
+        await self._door.setup()
+        self._b.base_url = f"http://127.0.0.1:{self._door.port}"
 
     async def close(self) -> None:
         await self._deliveries.stop()
         await self._gateway.stop()
-        if self._runner is not None:
-            await self._runner.cleanup()
-            self._runner = None
+        if self._door is not None:
+            await self._door.close()
+            self._door = None
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -304,6 +303,19 @@ class DingTalkSim:
 
     def accept_links(self) -> None:
         self._gateway.refusal = None
+
+    async def go_away(self) -> None:
+        """The network is gone: every socket dies, and new ones are refused."""
+        if self._door is not None:
+            await self._door.shut()
+
+    async def come_back(self) -> None:
+        if self._door is not None:
+            await self._door.open()
+
+    def renew_secret(self, secret: str) -> None:
+        """The app's secret is made anew in the console."""
+        self._b.client_secret = secret
 
     # refusals inside a good answer ------------------------------------------
 

@@ -99,7 +99,7 @@ class Gateway:
         ws = web.WebSocketResponse(timeout=1.0, max_msg_size=1 << 20)
         await ws.prepare(request)
         transport = request.transport
-        if not isinstance(transport, asyncio.Transport):
+        if transport is None:
             return ws
         link = Link(request.query["device_id"], self.service, ws, transport)
         self._up(link)

@@ -8,7 +8,7 @@ from typing import Any
 from adapters.playground.feishu.backend import Backend
 from adapters.playground.feishu.messages import Messages
 from adapters.playground.feishu.wire import Ask, Refused, malformed
-from adapters.playground.feishu.world import SimMessage, SimPerson
+from adapters.playground.feishu.world import SimChat, SimMessage, SimPerson
 
 Json = dict[str, Any]
 
@@ -33,6 +33,9 @@ _WORDS = """
 """
 EMOJI = frozenset(_WORDS.split())
 """emoji_type, case-sensitive (appendix B)."""
+
+MOST_MEMBERS = 100
+"""Of one page (5.6)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,14 +114,19 @@ class Marks:
             "reaction_type": {"emoji_type": reaction.emoji},
         }
 
-    def chat_info(self, ask: Ask) -> Json:
-        """GET im/v1/chats/{id}; counts are strings."""
-        chat = self._b.world.chats.get(ask.params["chat_id"])
+    def _reachable(self, chat_id: str) -> SimChat:
+        """A chat that exists and has the bot in it. Raises Refused."""
+        chat = self._b.world.chats.get(chat_id)
         if chat is None:
             raise Refused(232006, "Your request specifies a chat_id which is invalid.")
         if chat.refusal in (232009, 230002):
             code = 232009 if chat.refusal == 232009 else 232011
             raise Refused(code, "The chat is dissolved, or the bot is not in it.")
+        return chat
+
+    def chat_info(self, ask: Ask) -> Json:
+        """GET im/v1/chats/{id}; counts are strings."""
+        chat = self._reachable(ask.params["chat_id"])
         mode = "p2p" if chat.kind == "p2p" else "topic" if chat.topic else "group"
         return {
             "name": chat.title,
@@ -135,9 +143,7 @@ class Marks:
 
     def members(self, ask: Ask) -> Json:
         """GET im/v1/chats/{id}/members: people, no bots."""
-        chat = self._b.world.chats.get(ask.params["chat_id"])
-        if chat is None:
-            raise Refused(232006, "Your request specifies a chat_id which is invalid.")
+        chat = self._reachable(ask.params["chat_id"])
         kind = ask.query.get("member_id_type", "open_id")
         if kind not in ("open_id", "union_id", "user_id"):
             raise malformed("member_id_type", "is not one of the options")
@@ -146,5 +152,14 @@ class Marks:
             | {"tenant_key": self._b.world.tenant_key}
             for person in chat.members
         ]
-        total = len(items)
-        return {"items": items, "member_total": total, "has_more": False, "page_token": ""}
+        size, token = ask.query.get("page_size", "20"), ask.query.get("page_token", "0")
+        if not size.isdigit() or not 1 <= int(size) <= MOST_MEMBERS or not token.isdigit():
+            raise malformed("page_size", f"must be 1 to {MOST_MEMBERS}")
+        begin, stop = int(token), int(token) + int(size)
+        more = stop < len(items)
+        return {
+            "items": items[begin:stop],
+            "member_total": len(items),
+            "has_more": more,
+            "page_token": str(stop) if more else "",
+        }

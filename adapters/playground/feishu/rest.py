@@ -10,6 +10,7 @@ from weakref import WeakKeyDictionary
 
 from aiohttp import web
 
+from adapters.playground.dates import dated
 from adapters.playground.feishu import wire
 from adapters.playground.feishu.backend import Backend
 from adapters.playground.feishu.cards import Cards
@@ -50,6 +51,7 @@ class Rest:
 
     def app(self) -> web.Application:
         app = web.Application(client_max_size=BODY_LIMIT)
+        app.on_response_prepare.append(dated(self._b.clock))
         for method, path, route, operation in self._table():
             app.router.add_route(method, path, self._guarded(route, self._api(route, operation)))
         others: list[tuple[str, str, str, Handler]] = [

@@ -9,6 +9,7 @@ from typing import Any, Self
 
 from aiohttp import web
 
+from adapters.playground.door import Door
 from adapters.playground.faults import Faults
 from adapters.playground.feishu import actions, events
 from adapters.playground.feishu.backend import Backend
@@ -64,24 +65,22 @@ class FeishuSim:
         self._tokens, self._cards = Tokens(self._b), Cards(self._b)
         self._messages = Messages(self._b, self._cards)
         self._marks = Marks(self._b, self._messages)
-        self._runner: web.AppRunner | None = None
+        self._door: Door | None = None
 
     # life -------------------------------------------------------------
 
     async def start(self) -> None:
         rest = Rest(self._b, self._gateway, self._tokens, self._cards, self._messages, self._marks)
-        self._runner = web.AppRunner(rest.app(), access_log=None, shutdown_timeout=0.5)
-        await self._runner.setup()
-        site = web.TCPSite(self._runner, "127.0.0.1", 0)
-        await site.start()
-        self._b.base_url = f"http://127.0.0.1:{self._runner.addresses[0][1]}"
+        self._door = Door(web.AppRunner(rest.app(), access_log=None, shutdown_timeout=0.5))
+        await self._door.setup()
+        self._b.base_url = f"http://127.0.0.1:{self._door.port}"
 
     async def close(self) -> None:
         await self._b.stop()
         await self._gateway.stop()
-        if self._runner is not None:
-            await self._runner.cleanup()
-            self._runner = None
+        if self._door is not None:
+            await self._door.close()
+            self._door = None
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -266,6 +265,10 @@ class FeishuSim:
         }
         await self._post(RECALLED, event, new_event_id())
 
+    def edit(self, message_id: str, text: str) -> None:
+        """A person changes a text of theirs; nobody is told (4.2)."""
+        self._messages.rewrite(self.world.messages[message_id], "text", {"text": text})
+
     async def react(self, message_id: str, person: SimPerson | str, emoji: str) -> None:
         """A person puts a reaction on a message."""
         author, message = self.world.person(person), self.world.messages[message_id]
@@ -326,6 +329,19 @@ class FeishuSim:
 
     def accept_links(self) -> None:
         self._gateway.refusal = None
+
+    async def go_away(self) -> None:
+        """The network is gone: every socket dies, and new ones are refused."""
+        if self._door is not None:
+            await self._door.shut()
+
+    async def come_back(self) -> None:
+        if self._door is not None:
+            await self._door.open()
+
+    def renew_secret(self, secret: str) -> None:
+        """The app's secret is made anew in the console."""
+        self._b.app_secret = secret
 
     def revoke_tokens(self) -> None:
         """Tokens die early; the next call meets 99991663."""

@@ -191,7 +191,7 @@ class Page:
     async def _obey(self, order: dict[str, Any]) -> Json:
         scene, what = self._scene, order.get("do")
         if what == "fault":
-            scene.fault(str(order["name"]))
+            await scene.fault(str(order["name"]))
             return {}
         chat, person = str(order["chat"]), str(order["person"])
         if what == "say":

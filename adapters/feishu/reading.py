@@ -1,0 +1,36 @@
+"""Reading from Feishu: one object, or a list a page at a time (reference/feishu.md 5.6)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from adapters.feishu.api import FeishuApi
+from adapters.feishu.foreign import at, text_at
+from bot.errors import Transient, Uncertain
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Some items; `next` is the token of the following page, empty on the last one."""
+
+    items: tuple[object, ...]
+    next: str = ""
+
+
+async def read_page(
+    api: FeishuApi, path: str, name: str, params: Mapping[str, str], token: str = ""
+) -> Page:
+    """One GET whose answer has `data.items`; `name` is its budget (FeishuApi.bucket). Raises
+    of the BorderError family, but never Uncertain: reading again changes nothing."""
+    query = {**params, "page_token": token} if token else params
+    try:
+        body = await api.call("GET", path, api=name, params=query)
+    except Uncertain as error:
+        raise Transient(error.cause, code=error.code) from None
+    items = at(body, "data", "items")
+    more = at(body, "data", "has_more") is True
+    return Page(
+        tuple(items) if isinstance(items, list) else (),
+        text_at(body, "data", "page_token") if more else "",
+    )
