@@ -8,12 +8,19 @@ import sys
 from collections.abc import Coroutine, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from bot.errors import SettingsError, StoreError
-from bot.settings import Settings, load, secrets_of
+from bot.errors import BorderError, SettingsError, StoreError
+from bot.place import Place
+from bot.settings import Settings, load, load_place, secrets_of
+
+if TYPE_CHECKING:
+    from bot.cli_ask import Style, Told
 
 OK, FAILED, WRONG_SETTINGS = 0, 1, 2
+
+Commands = Any
+"""What argparse's add_subparsers returns; its type has no public name."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -25,7 +32,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _complain(error)
         return WRONG_SETTINGS
     except StoreError as error:
-        print(f"无法打开存储 / cannot open the store: {error}", file=sys.stderr)
+        print(f"存储出了问题 / trouble with the store: {error}", file=sys.stderr)
+        return FAILED
+    except BorderError as error:
+        print(error, file=sys.stderr)
         return FAILED
     except KeyboardInterrupt:
         return OK
@@ -39,6 +49,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"queqiao {version('queqiao')}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     run = commands.add_parser("run", help="启动机器人 / run the bots of the settings")
+    run.add_argument("--while-stdin-is-open", action="store_true", help=argparse.SUPPRESS)
     run.set_defaults(command=_run)
     demo = commands.add_parser(
         "demo", help="不需要任何账号的演示 / a playground without any credentials"
@@ -51,9 +62,41 @@ def _parser() -> argparse.ArgumentParser:
     check.set_defaults(command=_check)
     example = what.add_parser("example", help="打印样例 / print an example file")
     example.set_defaults(command=_example)
-    for each in (run, check):
+    for each in (run, check, *_askers(commands), *_keepers(commands)):
         each.add_argument("--config", type=Path, help="queqiao.toml 的路径 / its path")
     return parser
+
+
+def _askers(commands: Commands) -> tuple[argparse.ArgumentParser, ...]:
+    """Commands that ask what the bot does and did."""
+    status = commands.add_parser("status", help="机器人的状况 / how the bot is")
+    status.set_defaults(command=_status)
+    why = commands.add_parser("why", help="一条消息的去向 / what became of a message")
+    why.add_argument("message", metavar="MESSAGE_ID", help="消息编号或问题编号 / its id")
+    why.set_defaults(command=_why)
+    for each in (status, why):
+        each.add_argument("--json", action="store_true", help="输出 JSON / print JSON")
+        each.add_argument("--lang", choices=("zh", "en"), help="只用一种语言 / one language")
+    resend = commands.add_parser("resend", help="再发一次没送到的回答 / deliver an answer again")
+    resend.add_argument("turn", metavar="TURN", help="status 里的问题编号 / from status")
+    resend.set_defaults(command=_resend)
+    return status, why, resend
+
+
+def _keepers(commands: Commands) -> tuple[argparse.ArgumentParser, ...]:
+    """Commands that look after the database."""
+    db = commands.add_parser("db", help="备份、恢复、升级数据库 / look after the database")
+    what = db.add_subparsers(metavar="WHAT", required=True)
+    backup = what.add_parser("backup", help="备份，运行中也可以 / back up, also while it runs")
+    backup.set_defaults(command=_backup)
+    restore = what.add_parser("restore", help="用备份替换现有数据 / replace all by a backup")
+    restore.add_argument("--yes", action="store_true", help="不再询问 / do not ask")
+    restore.set_defaults(command=_restore)
+    upgrade = what.add_parser("upgrade", help="更新数据库结构 / bring the schema up to date")
+    upgrade.set_defaults(command=_upgrade)
+    for each in (backup, restore):
+        each.add_argument("file", metavar="FILE", type=Path, help="备份文件 / the backup file")
+    return backup, restore, upgrade
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -64,7 +107,7 @@ def _run(options: argparse.Namespace) -> int:
     set_up_logging(settings.log, secrets_of(settings))
     names = "、".join(f"{bot.name} ({bot.platform})" for bot in settings.bots)
     print(f"鹊桥启动：{names}，模型 {settings.model.model}。Ctrl+C 退出。", file=sys.stderr)
-    _loop(run(settings))
+    _loop(run(settings, while_stdin_is_open=options.while_stdin_is_open))
     return OK
 
 
@@ -86,6 +129,62 @@ def _example(options: argparse.Namespace) -> int:
 
     print(example(), end="")
     return OK
+
+
+def _status(options: argparse.Namespace) -> int:
+    from bot.cli_ask import status
+
+    return _print(asyncio.run(status(_place(options), _style(options))))
+
+
+def _why(options: argparse.Namespace) -> int:
+    from bot.cli_ask import why
+
+    return _print(asyncio.run(why(_place(options), _style(options), options.message)))
+
+
+def _resend(options: argparse.Namespace) -> int:
+    from bot.cli_ask import resend
+
+    return _print(asyncio.run(resend(_place(options), options.turn)))
+
+
+def _backup(options: argparse.Namespace) -> int:
+    from bot.cli_ask import backup
+
+    path = options.file.expanduser().absolute()
+    return _print(asyncio.run(backup(_place(options), path)))
+
+
+def _restore(options: argparse.Namespace) -> int:
+    from bot.cli_db import restore
+
+    return _print(restore(_place(options), options.file, yes=options.yes))
+
+
+def _upgrade(options: argparse.Namespace) -> int:
+    from bot.cli_db import upgrade
+
+    return _print(asyncio.run(upgrade(_place(options))))
+
+
+def _place(options: argparse.Namespace) -> Place:
+    from bot.redact import set_up_logging
+
+    set_up_logging("WARNING", ())
+    return load_place(file=options.config)
+
+
+def _style(options: argparse.Namespace) -> Style:
+    from bot.cli_ask import LANGS, Style
+
+    return Style(options.json, (options.lang,) if options.lang else LANGS)
+
+
+def _print(told: Told) -> int:
+    """A failure without a result is for standard error; a report is not, whatever it says."""
+    print(told.text, file=sys.stderr if told.complaint else sys.stdout)
+    return told.code
 
 
 def _summary(settings: Settings) -> str:

@@ -11,7 +11,8 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("bot", "adapters", "storage")
 SHARED = {"bot.contract", "bot.errors", "bot.texts"}
-JOINERS = {"bot/app.py", "bot/cli.py", "bot/demo.py", "bot/__main__.py"}
+JOINERS = {"bot/app.py", "bot/cli.py", "bot/cli_ask.py", "bot/cli_db.py", "bot/demo.py"}
+JOINERS |= {"bot/__main__.py"}
 VENDORS = {
     "lark_oapi": "adapters/feishu/",
     "dingtalk_stream": "adapters/dingtalk/",
