@@ -17,6 +17,7 @@ from bot.contract import (
     Ending,
     Exchange,
     Handle,
+    Moment,
     NewTurn,
     Part,
     Person,
@@ -164,6 +165,9 @@ def turn_from_row(row: Row, handles: tuple[Handle, ...]) -> Turn:
         checkpoint="" if decided else row["answer"],
         handles=handles,
         ending=ending_from_row(row) if decided else None,
+        seen_at=row["seen_at"],
+        thoughts="" if decided else row["reasoning"],
+        ended=row["ended_at"] is not None,
     )
 
 
@@ -174,6 +178,7 @@ def exchange_from_row(row: Row) -> Exchange:
         question=parts_from_json(row["parts"]),
         answer=row["answer"],
         reasoning=row["reasoning"],
+        asked_at=row["asked_at"],
     )
 
 
@@ -184,13 +189,35 @@ SAME = ("reasoning", "note", "footer", "finish", "model", "cost", "error", "deli
 
 
 def ending_to_row(ending: Ending) -> dict[str, Any]:
+    """All but the trail, which grows: see `grown`."""
     row = {name: getattr(ending, name) for name in SAME}
     return {"outcome": ending.state, "answer": ending.text, **row, **_usage_to_row(ending.usage)}
 
 
 def ending_from_row(row: Row) -> Ending:
     same = {name: row[name] for name in SAME}
-    return Ending(state=row["outcome"], text=row["answer"], usage=usage_from_row(row), **same)
+    return Ending(
+        state=row["outcome"],
+        text=row["answer"],
+        usage=usage_from_row(row),
+        trail=trail_from_json(row["trail"]),
+        **same,
+    )
+
+
+def trail_from_json(text: str) -> tuple[Moment, ...]:
+    return tuple(Moment(*item) for item in load(text))
+
+
+def grown(stored: str, more: tuple[Moment, ...]) -> str:
+    """The stored trail and what is new in `more`, in the order in which it was told: the
+    times are of a clock that may jump."""
+    known = load(stored)
+    for moment in more:
+        item = [moment.at, sound(moment.what), sound(moment.detail)]
+        if item not in known:
+            known.append(item)
+    return dump(known)
 
 
 def _usage_to_row(usage: Usage) -> dict[str, int]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -22,7 +23,7 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from bot.errors import StoreError
-from storage import sqlite
+from storage import backup, sqlite
 from storage.lock import LockFile
 from storage.migrations import migrate
 
@@ -48,19 +49,27 @@ class _Job:
         self.result, self.error = self.work(connection), None
 
 
+class _Copy(_Job):
+    """Work that is no transaction, with others served in between."""
+
+
 class _Undone(Exception):
     """The database took back the whole transaction because of one job."""
 
 
 @dataclass(eq=False)
 class Database:
-    """A file and the thread that works on it. `commits` counts transactions."""
+    """A file and the thread that works on it. `now` is its clock, in seconds since the
+    epoch. `commits` counts transactions."""
 
     path: Path
     durable: bool = True
+    now: Callable[[], float] = time.time
     commits: int = 0
     _jobs: SimpleQueue[_Job | None] = field(default_factory=SimpleQueue)
     _closing: asyncio.Future[None] | None = None
+    _copying: bool = False
+    _last: bool = False
 
     def __post_init__(self) -> None:
         self._lock = LockFile(self.path.with_name(self.path.name + ".lock"))
@@ -83,13 +92,30 @@ class Database:
         function of the connection, without effects elsewhere, because it may be run
         again. A caller cancelled before its turn came leaves nothing behind. Raises
         StoreError; nothing of `work` is stored then."""
-        if self._closing is not None:
-            raise StoreError("store is closed 数据库已关闭")
-        loop = asyncio.get_running_loop()
-        job = _Job(work, loop, loop.create_future())
-        self._jobs.put(job)
-        result: T = await job.future
+        result: T = await self._put(_Job, work)
         return result
+
+    async def backup(self, path: Path) -> None:
+        """Copy everything to the file `path` in steps, serving others after each. Raises
+        StoreError, also for a path that belongs to the database and for a second backup at
+        the same time. Once begun it is finished, even when the caller goes away."""
+        if self._copying:
+            raise StoreError("另一个备份正在进行 another backup is being made")
+        copying = self._put(_Copy, lambda connection: self._copy(connection, path))
+        self._copying = True
+        await asyncio.shield(copying)
+
+    def _own(self) -> set[Path]:
+        own = self.path.resolve()
+        return {own.with_name(own.name + side) for side in ("", *backup.SIDES)}
+
+    def _put(self, kind: type[_Job], work: Callable[[Connection], Any]) -> asyncio.Future[Any]:
+        if self._closing is not None:
+            raise StoreError("数据库已关闭 store is closed")
+        loop = asyncio.get_running_loop()
+        job = kind(work, loop, loop.create_future())
+        self._jobs.put(job)
+        return job.future
 
     async def close(self) -> None:
         """Finish what waits, close the file, release the lock."""
@@ -118,7 +144,7 @@ class Database:
         """The connection after the first job; None when it failed, with the error in it."""
         connection: Connection | None = None
         try:
-            connection = sqlite.engine_for(self.path, durable=self.durable).connect()
+            connection = sqlite.engine_for(self.path, durable=self.durable, now=self.now).connect()
             first.do(connection)
         except Exception as error:
             first.error = error
@@ -128,36 +154,54 @@ class Database:
         return connection
 
     def _serve(self, connection: Connection) -> None:
-        more = True
-        while more:
-            batch, more = self._next()
-            if len(batch) > 1:
-                self._together(connection, batch)
-            elif batch:
-                self._alone(connection, batch[0])
-            _answer(batch)
+        while not self._last:
+            self._round(connection, self._jobs.get())
 
-    def _next(self) -> tuple[list[_Job], bool]:
-        """Everything that waits, at least one job; false after the last."""
+    def _between(self, connection: Connection) -> None:
+        """Serve whoever waits now, if anybody does."""
+        if not self._last and not self._jobs.empty():
+            self._round(connection, self._jobs.get())
+
+    def _round(self, connection: Connection, first: _Job | None) -> None:
+        """Serve `first` and all who wait behind it. The last of all jobs is None."""
+        batch = self._gather(first)
+        shared = [job for job in batch if not isinstance(job, _Copy)]
+        if len(shared) > 1:
+            self._together(connection, shared)
+        elif shared:
+            self._alone(connection, shared[0])
+        _answer(shared)
+        for job in batch:
+            if isinstance(job, _Copy):
+                with _blame(job):
+                    job.do(connection)
+                _answer([job])
+
+    def _gather(self, job: _Job | None) -> list[_Job]:
         batch: list[_Job] = []
-        job = self._jobs.get()
         while job is not None:
             if not job.future.cancelled():
                 batch.append(job)
             if len(batch) >= MOST_TOGETHER:
-                break
+                return batch
             try:
                 job = self._jobs.get_nowait()
             except Empty:
-                break
-        return batch, job is not None
+                return batch
+        self._last = True
+        return batch
+
+    def _copy(self, connection: Connection, path: Path) -> None:
+        try:
+            if path.resolve() in self._own():
+                raise StoreError(f"{path} 是数据库自己的文件 belongs to the database itself")
+            backup.copy(sqlite.driver_of(connection), path, lambda: self._between(connection))
+        finally:
+            self._copying = False
 
     def _alone(self, connection: Connection, job: _Job) -> None:
-        try:
-            with self._transaction(connection):
-                job.do(connection)
-        except Exception as error:
-            job.error = error
+        with _blame(job), self._transaction(connection):
+            job.do(connection)
 
     def _together(self, connection: Connection, batch: list[_Job]) -> None:
         try:
@@ -186,6 +230,15 @@ class Database:
         if self._closing is None:
             self._closing = asyncio.get_running_loop().create_future()
         self._closing.set_result(None)
+
+
+@contextmanager
+def _blame(job: _Job) -> Iterator[None]:
+    """What goes wrong inside is the job's error."""
+    try:
+        yield
+    except Exception as error:
+        job.error = error
 
 
 def _in_savepoint(connection: Connection, job: _Job) -> None:
@@ -247,5 +300,5 @@ def _translated(error: Exception) -> StoreError:
 def _cause(error: Exception) -> str:
     """The database's own words, without statement and values."""
     if isinstance(error, DBAPIError):
-        return str(error.orig)
+        return sqlite.words_of(error.orig) if error.orig else type(error).__name__
     return type(error).__name__ if isinstance(error, SQLAlchemyError) else repr(error)[:200]

@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from sqlalchemy import Connection, Select, bindparam, func, select, update
-from sqlalchemy import delete as delete_from
-from sqlalchemy.dialects.sqlite import insert as upsert
 
 from bot.contract import Conversation, Exchange, Turn, Usage, UsageTotal
 from storage import codec
-from storage.schema import BILLED, ENDED_CHAT, conversation, inbox, turn
+from storage.accounts import turn_of_event
+from storage.dialect import put
+from storage.schema import BILLED, ENDED_CHAT, conversation, turn
 
 # ---------------------------------------------------------------- what is set
 
@@ -31,8 +31,7 @@ def generation_of(connection: Connection, key: str) -> int:
 
 def _put(connection: Connection, known: Conversation) -> None:
     values = {"generation": known.generation, "choices": codec.dump(known.choices)}
-    put = upsert(conversation).values(conversation=known.key, **values)
-    connection.execute(put.on_conflict_do_update(index_elements=["conversation"], set_=values))
+    put(connection, conversation, {"conversation": known.key, **values})
 
 
 def cut(connection: Connection, key: str) -> int:
@@ -61,20 +60,26 @@ _part = (
 _length = select(func.count()).select_from(turn).where(*_part)
 _last_place = select(func.max(turn.c.done)).where(*_part)
 _newest = (
-    select(turn.c.id, turn.c.person, turn.c.parts, turn.c.answer, turn.c.reasoning)
-    .where(*_part, turn.c.root != bindparam("but"))
-    .order_by(turn.c.done.desc())
-    .limit(bindparam("most"))
+    select(
+        *(turn.c.id, turn.c.person, turn.c.parts, turn.c.asked_at, turn.c.answer),
+        turn.c.reasoning,
+    )
+    .where(*_part, turn.c.done > bindparam("after"), turn.c.root != bindparam("but"))
+    .order_by(turn.c.done)
 )
 
 
 def exchanges(connection: Connection, of: Turn, root: str, most: int) -> tuple[Exchange, ...]:
-    """The newest `most` of the turn's part, oldest first, without the question that it
-    asks again. Their order is that in which they ended, so a history only ever grows at
-    its end and the model service's cache of it stays good (design.md 7)."""
-    part = {"of": of.new.conversation, "part": of.generation, "but": root, "most": max(0, most)}
-    rows = connection.execute(_newest, part).mappings().all()
-    return tuple(codec.exchange_from_row(row) for row in reversed(rows))
+    """The newest of the turn's part, at most `most`, oldest first, without the question
+    that it asks again. Their order is that in which they ended, so a history only ever
+    grows at its end; its beginning moves on in steps of a quarter of `most`, so that the
+    model service's cache of it stays good in between (design.md 7)."""
+    part = {"of": of.new.conversation, "part": of.generation}
+    last = connection.execute(_last_place, part).scalar() or 0
+    step = max(1, most // 4)
+    after = -(-max(0, last - max(0, most)) // step) * step
+    rows = connection.execute(_newest, {**part, "but": root, "after": after}).mappings().all()
+    return tuple(codec.exchange_from_row(row) for row in rows)
 
 
 _family = (turn.c.root == bindparam("first"), *_part)
@@ -117,11 +122,12 @@ def newest_ended(connection: Connection, key: str, sender: str) -> str | None:
 
 
 def asked_by(connection: Connection, bot: str, message_id: str) -> str | None:
-    """The id of the newest turn of this message."""
+    """The id of the newest turn of this message, or of the turn that it joined."""
     if not message_id:
         return None
     query = select(turn.c.id).where(turn.c.bot == bot, turn.c.message_id == message_id)
-    return connection.execute(query.order_by(turn.c.no.desc()).limit(1)).scalar()
+    found = connection.execute(query.order_by(turn.c.no.desc()).limit(1)).scalar()
+    return found or turn_of_event(connection, f"{bot}:{message_id}")
 
 
 def usage_query(since: float, conversation_key: str, sender: str) -> Select[Any]:
@@ -139,14 +145,3 @@ def usage(connection: Connection, since: float, key: str, sender: str) -> UsageT
     row = connection.execute(usage_query(since, key, sender)).mappings().one()
     used: Usage = codec.usage_from_row(row)
     return UsageTotal(row["turns"], used, float(row["cost"]))
-
-
-_old = select(inbox.c.event_key).where(inbox.c.seen_at < bindparam("before"))
-_forget = delete_from(inbox).where(
-    inbox.c.event_key.in_(_old.order_by(inbox.c.seen_at).limit(bindparam("most")))
-)
-
-
-def forget_events(connection: Connection, before: float, most: int) -> int:
-    """At most `most` of the event keys older than `before`; returns how many."""
-    return connection.execute(_forget, {"before": before, "most": most}).rowcount

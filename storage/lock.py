@@ -22,15 +22,15 @@ class LockFile:
         try:
             file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
-            raise StoreError(f"lock file {self._path} 锁文件打不开: {error.strerror}") from error
+            raise StoreError(f"锁文件打不开 lock file {self._path}: {error.strerror}") from error
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             holder = _holder(file)
             os.close(file)
             raise StoreLocked(
-                f"{self._path} is held by process {holder}; stop it first 另一个进程（{holder}）"
-                "正在使用这个数据库，请先停止它"
+                f"另一个进程（{holder}）正在使用这个数据库，请先停止它 "
+                f"({self._path} is held by process {holder}; stop it first)"
             ) from error
         self._file = file
         _sign(file)

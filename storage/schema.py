@@ -31,6 +31,10 @@ def _number(name: str, default: str | None = "0") -> Column[int]:
     return Column(name, Integer, nullable=False, server_default=default)
 
 
+def _moment(name: str) -> Column[float]:
+    return Column(name, Float, nullable=False, server_default="0")
+
+
 metadata = MetaData()
 
 inbox = Table(
@@ -40,10 +44,13 @@ inbox = Table(
     Column("turn_id", Words),
     _words("reason"),
     Column("seen_at", Float, nullable=False),
+    _number("repeats"),
+    _moment("repeated_at"),
     Index("inbox_seen", "seen_at"),
     sqlite_with_rowid=False,
 )
-"""Every event ever claimed, until it is pruned: the memory against doubles."""
+"""Every event ever claimed, until it is pruned: the memory against doubles. `repeats`:
+how often it came again, the last time at `repeated_at`."""
 
 lane = Table(
     "lane",
@@ -51,9 +58,14 @@ lane = Table(
     Column("lane", Words, primary_key=True, nullable=False),
     _words("owner", None),
     _words("head", None),
+    _number("epoch"),
+    Column("stop_to", Integer),
+    _words("stop_as"),
     sqlite_with_rowid=False,
 )
-"""One row per busy lane: the process that works on it, and the turn that it works on."""
+"""One row per busy lane: the process that works on it, and the turn that it works on.
+`epoch`: how often it was taken over since it was last idle. `stop_to`: turns up to this
+number that run here are to end as `stop_as`; another process asked for it."""
 
 conversation = Table(
     "conversation",
@@ -110,6 +122,10 @@ turn = Table(
     _words("parts", "[]"),
     _words("answer"),
     _words("reasoning"),
+    _moment("seen_at"),
+    Column("joined_at", Float),
+    Column("retry_at", Float),
+    _words("trail", "[]"),
 )
 """One question and its answer.
 
@@ -118,7 +134,9 @@ answers it while it is unfinished outside lanes (command, notice, refused), else
 `done`: its place in the history of its part of the conversation; NULL keeps it out.
 `root`: the first of the turns that Regenerate made of one question; its own id for a
 new question. `outcome`: the ending's state once decided. `answer` and `reasoning` hold
-the checkpoint until then.
+the checkpoint until then. `joined_at`: when the last further message joined it.
+`retry_at`: when its undelivered reply is tried next; NULL is not by itself. `trail`: JSON
+of [at, what, detail] each.
 """
 
 reply = Table(
@@ -136,6 +154,49 @@ reply = Table(
 )
 """The reply journal: where each part of a reply stands."""
 
+replica = Table(
+    "replica",
+    metadata,
+    Column("id", Words, primary_key=True, nullable=False),
+    Column("beat", Float, nullable=False),
+    Column("started_at", Float, nullable=False),
+    _words("version"),
+    sqlite_with_rowid=False,
+)
+"""Who lives, where several processes share the database: `beat` is by its own clock. An
+owner without a row here is dead."""
+
+heard = Table(
+    "heard",
+    metadata,
+    Column("bot", Words, primary_key=True, nullable=False),
+    Column("at", Float, nullable=False),
+    sqlite_with_rowid=False,
+)
+"""When each bot was last known to hear."""
+
+gap = Table(
+    "gap",
+    metadata,
+    Column("bot", Words, primary_key=True, nullable=False),
+    Column("chat", Words, primary_key=True, nullable=False),
+    Column("since", Float, primary_key=True, nullable=False),
+    Column("until", Float, nullable=False),
+    _words("why"),
+    Index("gap_until", "until"),
+    sqlite_with_rowid=False,
+)
+"""What nobody heard and nobody could fetch."""
+
+tally = Table(
+    "tally",
+    metadata,
+    Column("name", Words, primary_key=True, nullable=False),
+    _number("count"),
+    sqlite_with_rowid=False,
+)
+"""Sums of what was pruned: `redelivered` is the repeats of forgotten events."""
+
 ENDED_CHAT = text("kind = 'chat' AND ended_at IS NOT NULL")
 """Turns that /retry can name. Literal, because a partial index serves only a query that
 repeats its condition word for word."""
@@ -143,22 +204,35 @@ repeats its condition word for word."""
 BILLED = text("kind = 'chat' AND attempt > 0 AND ended_at IS NOT NULL")
 """Turns that count in the usage: those that asked the model, and have ended."""
 
+UNPROVEN = text("delivery IN ('undelivered', 'unconfirmed') AND ended_at IS NOT NULL")
+"""Turns on the operator's list."""
+
+REPEATED = text("repeats > 0")
+"""Events that came again."""
+
 _in_lane = text("queue IS NOT NULL")
 _outside = text("owner IS NOT NULL")
 _in_history = text("done IS NOT NULL")
+_again = text("retry_at IS NOT NULL")
+_of_turn = text("turn_id IS NOT NULL")
 _sums = ("prompt_tokens", "completion_tokens", "cached_tokens", "reasoning_tokens", "cost")
 
 Index("turn_id", turn.c.id, unique=True)
-Index("turn_queue", turn.c.queue, turn.c.no, sqlite_where=_in_lane, postgresql_where=_in_lane)
-Index("turn_outside", turn.c.owner, sqlite_where=_outside, postgresql_where=_outside)
 Index("turn_message", turn.c.bot, turn.c.message_id, turn.c.no)
-for _name, _columns, _where in (
-    ("turn_history", ("conversation", "generation", "done"), _in_history),
-    ("turn_root", ("root",), _in_history),
-    ("turn_part", ("conversation", "generation", "no"), ENDED_CHAT),
-    ("turn_person", ("conversation", "generation", "sender", "no"), ENDED_CHAT),
-    ("usage_time", ("ended_at", *_sums), BILLED),
-    ("usage_person", ("sender", "ended_at", *_sums), BILLED),
-    ("usage_place", ("conversation", "ended_at", *_sums), BILLED),
+Index("turn_asked", turn.c.bot, turn.c.asked_at)
+for _name, _of, _columns, _where in (
+    ("turn_queue", turn, ("queue", "no"), _in_lane),
+    ("turn_outside", turn, ("owner",), _outside),
+    ("turn_history", turn, ("conversation", "generation", "done"), _in_history),
+    ("turn_root", turn, ("root",), _in_history),
+    ("turn_part", turn, ("conversation", "generation", "no"), ENDED_CHAT),
+    ("turn_person", turn, ("conversation", "generation", "sender", "no"), ENDED_CHAT),
+    ("turn_due", turn, ("retry_at",), _again),
+    ("turn_unproven", turn, ("no", "delivery"), UNPROVEN),
+    ("usage_time", turn, ("ended_at", *_sums), BILLED),
+    ("usage_person", turn, ("sender", "ended_at", *_sums), BILLED),
+    ("usage_place", turn, ("conversation", "ended_at", *_sums), BILLED),
+    ("inbox_turn", inbox, ("turn_id",), _of_turn),
+    ("inbox_repeated", inbox, ("repeats",), REPEATED),
 ):
-    Index(_name, *(turn.c[name] for name in _columns), sqlite_where=_where, postgresql_where=_where)
+    Index(_name, *(_of.c[name] for name in _columns), sqlite_where=_where, postgresql_where=_where)

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event
@@ -16,6 +18,7 @@ from sqlalchemy.exc import ArgumentError
 from sqlalchemy.pool import NullPool
 
 from bot.errors import StoreError
+from storage.dialect import NOW
 
 OLDEST = (3, 35, 0)
 """The first SQLite with RETURNING."""
@@ -30,32 +33,41 @@ def path_of(url: str) -> Path:
     try:
         parsed = make_url(url)
     except (ArgumentError, ValueError):
-        raise StoreError("database URL unreadable 数据库地址无法识别") from None
+        raise StoreError("数据库地址无法识别 database URL unreadable") from None
     if parsed.drivername not in ("sqlite", "sqlite+pysqlite"):
         raise StoreError(
-            f"only sqlite:///… is supported now, not {parsed.drivername} "
-            f"目前只支持 sqlite:///…，还不支持 {parsed.drivername}"
+            f"目前只支持 sqlite:///…，还不支持 {parsed.drivername} "
+            f"(only sqlite:///… is supported now, not {parsed.drivername})"
         )
     if not parsed.database or parsed.database == ":memory:":
-        raise StoreError("a database needs a file 数据库需要一个文件: sqlite:///data/queqiao.db")
+        raise StoreError("数据库需要一个文件 a database needs a file: sqlite:///data/queqiao.db")
     return Path(parsed.database)
 
 
-def prepare(path: Path) -> None:
-    """Make folder (0700) and file (0600); SQLite gives its side files the same mode."""
+def make_folder(path: Path) -> None:
+    """The folder of the database `path`, mode 0700."""
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise StoreError(f"{path} 无法写入 cannot be written: {error.strerror}") from error
+
+
+def prepare(path: Path) -> None:
+    """Make folder and file (0600); SQLite gives its side files the same mode."""
+    make_folder(path)
+    try:
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
         path.chmod(0o600)
     except OSError as error:
-        raise StoreError(f"{path} cannot be written 无法写入: {error.strerror}") from error
+        raise StoreError(f"{path} 无法写入 cannot be written: {error.strerror}") from error
 
 
-def engine_for(path: Path, *, durable: bool) -> Engine:
+def engine_for(path: Path, *, durable: bool, now: Callable[[], float] = time.time) -> Engine:
     """An engine whose transactions are BEGIN IMMEDIATE. `durable` false leaves the
-    flushing to the system: for tests only."""
+    flushing to the system: for tests only. `now` is the database's clock, in seconds since
+    the epoch."""
     if sqlite3.sqlite_version_info < OLDEST:
-        raise StoreError(f"SQLite {sqlite3.sqlite_version} is too old 版本过低, >= 3.35")
+        raise StoreError(f"SQLite {sqlite3.sqlite_version} 版本过低 is too old (>= 3.35)")
     engine = create_engine(
         URL.create("sqlite", database=str(path)),
         poolclass=NullPool,
@@ -74,6 +86,7 @@ def engine_for(path: Path, *, durable: bool) -> Engine:
             "foreign_keys=ON",
         ):
             connection.execute(f"PRAGMA {pragma}").close()
+        connection.create_function(NOW, 0, now)
 
     @event.listens_for(engine, "begin")
     def begin(connection: Connection) -> None:
@@ -85,17 +98,35 @@ def engine_for(path: Path, *, durable: bool) -> Engine:
 def in_transaction(connection: Connection) -> bool:
     """Whether the transaction still stands: SQLite takes back the whole of it by itself
     after some errors (disk full, input/output error)."""
-    return _driver(connection).in_transaction
+    return driver_of(connection).in_transaction
 
 
 def take_back(connection: Connection) -> None:
     """Roll back what still stands, if anything does."""
-    driver = _driver(connection)
+    driver = driver_of(connection)
     if driver.in_transaction:
         driver.rollback()
 
 
-def _driver(connection: Connection) -> sqlite3.Connection:
+def driver_of(connection: Connection) -> sqlite3.Connection:
     driver = connection.connection.driver_connection
     assert isinstance(driver, sqlite3.Connection)
     return driver
+
+
+_MEANING = {
+    sqlite3.SQLITE_FULL: "磁盘已满",
+    sqlite3.SQLITE_READONLY: "数据库文件只读",
+    sqlite3.SQLITE_IOERR: "磁盘读写出错",
+    sqlite3.SQLITE_CANTOPEN: "数据库文件打不开",
+    sqlite3.SQLITE_CORRUPT: "数据库文件已损坏，请用备份恢复 (restore a backup)",
+    sqlite3.SQLITE_NOTADB: "不是数据库文件",
+    sqlite3.SQLITE_BUSY: "数据库被别的程序锁住了",
+}
+"""By primary result code: what an operator can act on."""
+
+
+def words_of(error: BaseException) -> str:
+    """The database's own words, with their meaning in Chinese where there is one."""
+    meaning = _MEANING.get(getattr(error, "sqlite_errorcode", 0) & 0xFF, "")
+    return f"{meaning} {error}".lstrip()

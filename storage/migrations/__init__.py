@@ -11,11 +11,11 @@ from collections.abc import Callable, Sequence
 from sqlalchemy import Connection
 
 from bot.errors import StoreTooNew
-from storage.migrations import m0001_first
+from storage.migrations import m0001_first, m0002_deliveries
 
 Step = Callable[[Connection], None]
 
-STEPS: tuple[Step, ...] = (m0001_first.upgrade,)
+STEPS: tuple[Step, ...] = (m0001_first.upgrade, m0002_deliveries.upgrade)
 """Step n leads from version n - 1 to version n."""
 
 
@@ -23,15 +23,20 @@ def migrate(connection: Connection, steps: Sequence[Step] = STEPS) -> None:
     """Run the missing steps. Raises StoreTooNew when the file is ahead of them."""
     with connection.begin():
         version = _version(connection)
-    if version > len(steps):
-        raise StoreTooNew(
-            f"database has version {version}, this program knows {len(steps)}; use a newer one "
-            f"数据库版本是 {version}，本程序只认识到 {len(steps)}，请使用更新的版本"
-        )
+    check(version, len(steps))
     for number, step in enumerate(steps[version:], version + 1):
         with connection.begin():
             step(connection)
             connection.exec_driver_sql(f"UPDATE schema_version SET version = {number:d}")
+
+
+def check(version: int, known: int = len(STEPS)) -> None:
+    """Raises StoreTooNew when a newer program wrote this version."""
+    if version > known:
+        raise StoreTooNew(
+            f"数据库版本是 {version}，本程序只认识到 {known}，请使用更新的版本 "
+            f"(the database has version {version}, this program knows {known}: use a newer one)"
+        )
 
 
 def _version(connection: Connection) -> int:

@@ -1,0 +1,64 @@
+"""Where the databases differ in their SQL; nowhere else is asked which one it is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import cache
+from typing import Any
+
+from sqlalchemy import Connection, Float, Table
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.sql.functions import FunctionElement
+
+NOW = "queqiao_now"
+"""The function that storage.sqlite gives each connection: with one process, its clock is
+the database's."""
+
+
+class now(FunctionElement[float]):
+    """The database's own time, in seconds since the epoch: the one clock that all
+    replicas share."""
+
+    inherit_cache = True
+    type = Float()
+
+
+@compiles(now, "sqlite")
+def _now_sqlite(element: now, compiler: SQLCompiler, **_: Any) -> str:
+    return f"{NOW}()"
+
+
+@compiles(now, "postgresql")
+def _now_postgresql(element: now, compiler: SQLCompiler, **_: Any) -> str:
+    return "CAST(extract(epoch FROM clock_timestamp()) AS DOUBLE PRECISION)"
+
+
+_INSERT: Mapping[str, Callable[[Table], Any]] = {
+    "sqlite": sqlite.insert,
+    "postgresql": postgresql.insert,
+}
+
+
+@cache
+def _add(dialect: str, table: Table) -> Any:
+    return _INSERT[dialect](table).on_conflict_do_nothing()
+
+
+def add(connection: Connection, table: Table, values: Mapping[str, Any]) -> bool:
+    """Insert the row unless its key is there; returns whether it was not."""
+    return connection.execute(_add(connection.dialect.name, table), values).rowcount == 1
+
+
+@cache
+def _put(dialect: str, table: Table, columns: tuple[str, ...]) -> Any:
+    statement = _INSERT[dialect](table)
+    keys = [column.name for column in table.primary_key]
+    changed = {name: statement.excluded[name] for name in columns if name not in keys}
+    return statement.on_conflict_do_update(index_elements=keys, set_=changed)
+
+
+def put(connection: Connection, table: Table, values: Mapping[str, Any]) -> None:
+    """Insert the row, or change these columns of the one with its key."""
+    connection.execute(_put(connection.dialect.name, table, tuple(values)), values)
