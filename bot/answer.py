@@ -8,46 +8,45 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass, replace
-from typing import TypeVar, cast
+from typing import TypeVar
 
 from bot import ledger
 from bot.contract import (
-    Button,
     ChatModel,
-    ChatPlatform,
     Clock,
+    ContinuesPrefix,
     Delta,
     Ending,
     FinishDelta,
-    Handle,
+    History,
     ModelRequest,
+    Prompt,
     ReasoningDelta,
-    ReplySink,
     Snapshot,
-    SnapshotState,
     Started,
     TextDelta,
     Turn,
     TurnState,
     TurnStore,
-    UnreadablePart,
     Usage,
     UsageDelta,
 )
-from bot.errors import QueqiaoError, StoreError
+from bot.deliveries import delivered
+from bot.endings import Result, cause, final, footer, growing, outcome, wordless
+from bot.errors import BorderError, QueqiaoError, StoreError
+from bot.gather import Gathering
 from bot.lanes import Running
-from bot.markdown import clean
-from bot.pace import Pacer
 from bot.personas import Personas
-from bot.prompts import compose, unreadable
-from bot.receipts import Receipts
+from bot.prompts import compose
+from bot.replies import Replies
 from bot.reply import Reply
 from bot.settings import Chat, ModelService
 from bot.tasks import to_the_end
 from bot.texts import say
+from bot.waiting import WaitingRoom
 
 T = TypeVar("T")
 
@@ -57,6 +56,11 @@ MOST_RUNS = 2
 """A turn whose run died this often is closed as failed (design.md 5)."""
 
 CHECKPOINT_SECONDS = 2.0
+
+REREAD_AFTER = 10.0
+"""Seconds of waiting after which a question may have been edited meanwhile."""
+
+REREAD_SECONDS = 3.0
 
 
 class _Run:
@@ -71,11 +75,13 @@ class _Run:
         self.usage = Usage()
         self.model = ""
         self.finish = ""
+        self.spoke = False
         self.error: BaseException | None = None
         self.cancelled = False
         self.keeping: asyncio.Task[None] | None = None
 
     def take(self, delta: Delta) -> None:
+        self.spoke = True
         if isinstance(delta, TextDelta):
             self.reply.add(delta.text)
         elif isinstance(delta, ReasoningDelta):
@@ -102,11 +108,11 @@ class Answerer:
     """Everything that answering needs."""
 
     store: TurnStore
-    platforms: Mapping[str, ChatPlatform]
+    replies: Replies
     model: ChatModel
-    pacer: Pacer
     personas: Personas
-    receipts: Receipts
+    waiting: WaitingRoom
+    gathering: Gathering
     chat: Chat
     service: ModelService
     clock: Clock
@@ -116,7 +122,6 @@ class Answerer:
     async def answer(self, running: Running) -> Turn | None:
         """Answer the turn; returns the lane's next, or None when the lane is free or
         left to the next process. An unforeseen error ends this turn, never its lane."""
-        self.receipts.over(running.turn)
         try:
             return await self._answer(running)
         except Exception as error:
@@ -125,57 +130,71 @@ class Answerer:
             return await self._commit(running, broken)
 
     async def _answer(self, running: Running) -> Turn | None:
+        turn = running.turn
+        await self.gathering.settled(turn.id, turn.new.lane)
+        waited = self.waiting.leave(turn)
         started = await self._begin(running)
         if started is None:
-            if running.leaving:
-                return None
-            return await self._commit(running, Ending(running.ended or "stopped"))
-        run = self._run(started)
+            if waited is not None:
+                await waited.leave()
+            return None if running.leaving else await self._commit(running, Ending("stopped"))
+        run = self._run(started, waited)
         running.hurry = run.reply.hurry
         try:
-            if started.turn.ending is None and started.turn.attempt <= MOST_RUNS:
+            if self._must_run(started):
                 await self._work(running, run)
         finally:
             following = await to_the_end(self._close(running, run))
         return following
 
+    def _must_run(self, started: Started) -> bool:
+        turn = started.turn
+        poisoned = turn.deaths >= MOST_RUNS
+        return turn.ending is None and not poisoned and wordless(turn) is None
+
     async def _begin(self, running: Running) -> Started | None:
         turn = running.turn
-        if turn.ending is not None:
-            conversation = await self._insist(
-                running, lambda: self.store.conversation(turn.new.conversation)
+        if turn.ending is None:
+            started = await self._insist(
+                running, lambda: self.store.start(turn.id, self.chat.history_turns)
             )
-            return None if conversation is None else Started(turn, conversation, ())
-        return await self._insist(
-            running, lambda: self.store.start(turn.id, self.chat.history_turns)
+            return None if started is None else await self._reread(running, started)
+        conversation = await self._insist(
+            running, lambda: self.store.conversation(turn.new.conversation)
         )
+        return None if conversation is None else Started(turn, conversation, ())
 
-    def _run(self, started: Started) -> _Run:
+    async def _reread(self, running: Running, started: Started) -> Started:
+        """A question that waited may have been edited: its newest words count. One that
+        was put together of several messages stays as it is."""
         turn = started.turn
-        stop = Button("stop", say("button.stop", turn.new.lang), turn.id)
-        growing = Snapshot(status=say("card.thinking", turn.new.lang), buttons=(stop,))
-        reply = self._reply(turn, growing, folded=self._reasoning(started) == "folded")
-        return _Run(started, reply, self.clock)
+        platform = self.replies.platforms[turn.new.bot]
+        fresh = turn.attempt == 1 and turn.ending is None and not turn.new.replaces
+        if not fresh or self.clock.time() - turn.seen_at < REREAD_AFTER:
+            return started
+        if not isinstance(platform, History) or running.ended is not None:
+            return started
+        try:
+            async with self.clock.timeout(REREAD_SECONDS):
+                parts = await platform.reread(turn.new.address)
+        except TimeoutError:
+            return started
+        if not parts or len(parts) != len(turn.new.parts) or parts == turn.new.parts:
+            return started
+        await self._insist(running, lambda: self.store.rewrite(turn.id, parts))
+        self.replies.trails.note(turn.id, "edited")
+        return replace(started, turn=replace(turn, new=replace(turn.new, parts=parts)))
 
-    def _reply(self, turn: Turn, growing: Snapshot, *, folded: bool = False) -> Reply:
-        platform = self.platforms[turn.new.bot]
-
-        def make_sink(part: int) -> ReplySink:
-            async def save(handle: Handle) -> None:
-                await self.store.save_handle(turn.id, part, handle)
-
-            known = part < len(turn.handles)
-            handle = turn.handles[part] if known else Handle(key=f"{turn.id}-{part}")
-            return platform.sink(turn.new.address, handle, save, max(1, turn.attempt))
-
-        return Reply(
-            make_sink,
-            self.pacer,
-            self.clock,
-            growing,
-            show_reasoning=folded,
-            earlier_parts=len(turn.handles),
-        )
+    def _run(self, started: Started, waited: Reply | None) -> _Run:
+        turn = started.turn
+        self.replies.trails.begin(turn)
+        self.replies.trails.note(turn.id, "started" if turn.attempt < 2 else "resumed")
+        look = growing(turn, say("card.thinking", turn.new.lang))
+        folded = self._reasoning(started) == "folded"
+        if waited is None:
+            return _Run(started, self.replies.make(turn, look, folded=folded), self.clock)
+        waited.retitle(look, folded=folded)
+        return _Run(started, waited, self.clock)
 
     async def _work(self, running: Running, run: _Run) -> None:
         run.reply.start()
@@ -184,26 +203,51 @@ class Answerer:
             running.work.cancel()
         await asyncio.wait({running.work})
 
+    # ------------------------------------------------------------ the model
+
     async def _listen(self, run: _Run) -> None:
-        async with aclosing(self.model.stream(self._request(run.started))) as deltas:
+        """Go on from the checkpoint of an earlier run where the service can, else from
+        the beginning."""
+        request = self._request(run.started)
+        earlier = run.turn.checkpoint
+        if earlier and self._continues(request.model):
+            run.reply.add(earlier)
+            run.reply.add_reasoning(run.turn.thoughts)
+            try:
+                await self._stream(run, _continued(request, run.turn))
+            except BorderError as error:
+                if run.spoke:
+                    raise
+                log.info("turn %s begins anew: %s", run.turn.id, error)
+                run.reply.restart()
+            else:
+                return
+        await self._stream(run, request)
+
+    async def _stream(self, run: _Run, request: ModelRequest) -> None:
+        async with aclosing(self.model.stream(request)) as deltas:
             async for delta in deltas:
                 run.take(delta)
                 self._keep(run)
 
+    def _continues(self, model: str) -> bool:
+        return isinstance(self.model, ContinuesPrefix) and self.model.continues_prefix(model)
+
     def _request(self, started: Started) -> ModelRequest:
         new = started.turn.new
-        choices = started.conversation.choices
-        persona = str(choices.get("persona") or self.chat.persona)
+        persona = str(started.conversation.choices.get("persona") or self.chat.persona)
+        text = self.personas.text(persona)
         return ModelRequest(
-            model=str(choices.get("model") or self.service.model),
-            prompts=compose(
-                started, self.personas.text(persona), max_tokens=self.chat.history_tokens
-            ),
+            model=self._model_of(started),
+            prompts=compose(started, text, max_tokens=self.chat.history_tokens),
             thinking=self._reasoning(started) != "off",
             max_tokens=self.service.max_tokens,
             user=f"{new.platform}:{new.sender.id}",
             stream=self.service.stream,
         )
+
+    def _model_of(self, started: Started) -> str:
+        return str(started.conversation.choices.get("model") or self.service.model)
 
     def _reasoning(self, started: Started) -> str:
         return str(started.conversation.choices.get("reasoning") or self.chat.reasoning)
@@ -227,10 +271,10 @@ class Answerer:
     async def _close(self, running: Running, run: _Run) -> Turn | None:
         await run.settle(running.work)
         if run.cancelled and running.ended is None:
-            await run.reply.leave()
-            await self._checkpoint(run)
+            await self._hand_over(run)
             return None
-        ending = run.turn.ending or self._ending(running, run)
+        ending = run.turn.ending or wordless(run.turn) or self._ending(running, run)
+        running.decided = True
         if run.turn.ending is not None or not run.reply.text:
             run.reply.add(ending.text)
         await self._decide(run.turn, ending)
@@ -239,11 +283,23 @@ class Answerer:
             return None
         return await self._commit(running, ending)
 
+    async def _hand_over(self, run: _Run) -> None:
+        """The next process goes on with this turn and its open card."""
+        await run.reply.leave()
+        try:
+            await self.store.hand_over(run.turn.id, run.reply.text, run.reply.reasoning)
+        except StoreError as error:
+            log.warning("turn %s is left as it stands: %s", run.turn.id, error)
+
     def _ending(self, running: Running, run: _Run) -> Ending:
-        state, note = self._outcome(running, run)
         text = run.reply.text or run.turn.checkpoint
-        model = run.model or self._request_model(run.started)
+        ran = running.work is not None
+        result = Result(text, run.finish, running.ended, ran, run.error)
+        state, note = outcome(run.turn, result)
+        model = run.model or self._model_of(run.started)
         cost = ledger.cost(model, run.usage, self.clock.time())
+        if run.error is not None:
+            log.warning("turn %s failed: %s", run.turn.id, cause(run.error))
         return Ending(
             state=state,
             text=text,
@@ -254,49 +310,19 @@ class Answerer:
             model=model,
             usage=run.usage,
             cost=cost,
-            error=_cause(run.error),
+            error=cause(run.error),
         )
-
-    def _request_model(self, started: Started) -> str:
-        return str(started.conversation.choices.get("model") or self.service.model)
-
-    def _outcome(self, running: Running, run: _Run) -> tuple[TurnState, str]:
-        """The turn's state and the line under its answer."""
-        lang, ref = run.turn.new.lang, run.turn.id[:8]
-        if running.ended is not None:
-            return running.ended, say(f"card.{running.ended}", lang)
-        if running.work is None:
-            return "failed", say("card.interrupted", lang, ref=ref)
-        if run.error is not None:
-            return "failed", _complaint(run, run.error)
-        if not clean(run.reply.text).strip():
-            return "failed", say("model.empty", lang, ref=ref)
-        return "answered", self._remark(run)
-
-    def _remark(self, run: _Run) -> str:
-        lang, parts = run.turn.new.lang, run.turn.new.parts
-        remarks = []
-        if run.finish in ("length", "content_filter"):
-            remarks.append(say({"length": "card.length"}.get(run.finish, "card.filtered"), lang))
-        if any(isinstance(part, UnreadablePart) for part in parts):
-            remarks.append(say("card.unread", lang, kinds=unreadable(parts, lang)))
-        return " ".join(remarks)
 
     def _footer(self, run: _Run, model: str, cost: float) -> str:
         if not self.chat.footer:
             return ""
-        lang, used = run.turn.new.lang, run.usage.prompt + run.usage.completion
-        seconds = f"{self.clock.monotonic() - run.began_at:.1f}"
-        bits = [model, say("footer.seconds", lang, seconds=seconds)]
-        if used:
-            bits.append(say("footer.tokens", lang, tokens=used))
-        if cost:
-            bits.append(say("footer.cost", lang, cost=f"{cost:.4f}"))
-        return " · ".join(bits)
+        seconds = self.clock.monotonic() - run.began_at
+        return footer(run.turn.new.lang, model, seconds, run.usage, cost)
 
     async def _decide(self, turn: Turn, ending: Ending) -> None:
         """Keep the outcome before it is shown. When the disk says no, the card is still
         finished, and committed afterwards (design.md 8)."""
+        self.replies.trails.note(turn.id, "decided", ending.state)
         if turn.ending is not None:
             return
         try:
@@ -306,16 +332,25 @@ class Answerer:
 
     async def _deliver(self, turn: Turn, reply: Reply, ending: Ending) -> Ending:
         try:
-            delivery = await reply.close(_final(turn, ending))
+            if ending.state == "recalled" and await self.replies.retract(turn, reply):
+                return replace(ending, delivery="delivered", proof="retracted")
+            delivery = await reply.close(final(turn, ending))
         except Exception:
             log.exception("reply of %s could not be closed", turn.id)
             delivery = None
         if delivery is None:
-            return replace(ending, delivery="undelivered")
-        return replace(ending, delivery=delivery.state, proof=delivery.proof)
+            why = f" {cause(reply.failure)}" if reply.failure else ""
+            self.replies.trails.note(turn.id, "undelivered", why.strip())
+            return delivered(replace(ending, error=f"{ending.error}{why}".strip()), None)
+        self.replies.trails.note(turn.id, "closed", delivery.state)
+        return delivered(ending, delivery)
 
     async def _commit(self, running: Running, ending: Ending) -> Turn | None:
-        return await self._insist(running, lambda: self.store.finish(running.turn.id, ending))
+        turn_id = running.turn.id
+        whole = replace(ending, trail=self.replies.trails.of(turn_id))
+        following = await self._insist(running, lambda: self.store.finish(turn_id, whole))
+        self.waiting.moved(running.turn.new.lane)
+        return following
 
     async def _insist(self, running: Running, step: Callable[[], Awaitable[T]]) -> T | None:
         """Until the store can; None only when the next process is to go on."""
@@ -335,15 +370,16 @@ class Answerer:
     async def tell(self, turn: Turn, words: Callable[[], Awaitable[str]]) -> None:
         """Answer a command or a notice with the text that `words` gives; a turn whose
         text was decided before a crash repeats that text."""
+        self.replies.trails.begin(turn)
         ending = turn.ending
         if ending is None or not ending.text:
             state: TurnState = "refused" if turn.state == "refused" else "answered"
             ending = Ending(state, text=await self._worded(turn, words))
             await self._decide(turn, ending)
-        reply = self._reply(turn, Snapshot())
+        reply = self.replies.make(turn, Snapshot())
         reply.add(ending.text)
         ending = await self._deliver(turn, reply, ending)
-        await self._insist(Running(turn), lambda: self.store.finish(turn.id, ending))
+        await self._commit(Running(turn), ending)
 
     async def _worded(self, turn: Turn, words: Callable[[], Awaitable[str]]) -> str:
         try:
@@ -354,29 +390,6 @@ class Answerer:
             return say(note, turn.new.lang, ref=turn.id[:8])
 
 
-def _final(turn: Turn, ending: Ending) -> Snapshot:
-    """The closing of the card: its note, small print and the button to ask again."""
-    again = Button("retry", say("button.retry", turn.new.lang), turn.id)
-    offered = turn.new.kind == "chat" and ending.state in ("answered", "failed", "stopped")
-    return Snapshot(
-        note=ending.note,
-        footer=ending.footer,
-        buttons=(again,) if offered else (),
-        state=cast(SnapshotState, ending.state),
-    )
-
-
-def _complaint(run: _Run, error: BaseException) -> str:
-    """What went wrong, for the person; with a part of the answer it says that it was cut."""
-    if not isinstance(error, QueqiaoError):
-        log.error("turn %s failed", run.turn.id, exc_info=error)
-    note = error.note if isinstance(error, QueqiaoError) else QueqiaoError.note
-    lang = run.turn.new.lang
-    why = say(note, lang, ref=run.turn.id[:8])
-    return say("card.cut", lang, why=why) if run.reply.text else why
-
-
-def _cause(error: BaseException | None) -> str:
-    if error is None:
-        return ""
-    return str(error) if isinstance(error, QueqiaoError) else type(error).__name__
+def _continued(request: ModelRequest, turn: Turn) -> ModelRequest:
+    begun = Prompt("assistant", turn.checkpoint, turn.thoughts or None)
+    return replace(request, prompts=(*request.prompts, begun), prefix=True)

@@ -4,27 +4,35 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import signal
-from collections.abc import Callable
+import sys
 from importlib.metadata import version
 
-from adapters.models.openai_shape import ModelSettings, OpenAIModel
-
+from adapters.console.control import Control
 from adapters.console.server import Console
 from adapters.http import Http
+from adapters.models.openai_shape import ModelSettings, OpenAIModel
 from bot.access import Access
 from bot.answer import Answerer
 from bot.clock import SystemClock
 from bot.commands import Desk
 from bot.contract import ChatModel, ChatPlatform, Clock, TurnStore
 from bot.core import Bot
-from bot.errors import StoreError
+from bot.deliveries import Deliveries
+from bot.errors import StoreError, StoreLocked
+from bot.gather import Gathering
 from bot.lanes import Lanes
+from bot.office import Office
 from bot.pace import Pacer
 from bot.personas import Personas
+from bot.place import Place
 from bot.receipts import Receipts
+from bot.replies import Replies
 from bot.settings import BotSettings, DingTalkBot, FeishuBot, ModelService, Settings
 from bot.tasks import TaskSet
+from bot.trail import Trails
+from bot.waiting import WaitingRoom
 from storage import open_store
 
 log = logging.getLogger(__name__)
@@ -33,6 +41,9 @@ REMEMBERED = 30 * 86_400.0
 """Seconds that event keys are kept, so that a late redelivery is recognised."""
 
 PRUNE_EVERY = 3_600.0
+
+LOCK_SECONDS = 3.0
+"""How long a store held by another process is waited for at the start."""
 
 
 class App:
@@ -43,50 +54,72 @@ class App:
         self.http = Http()
         self.platforms = {bot.name: _platform(bot, self.http, clock) for bot in settings.bots}
         self.model = _model(settings.model, self.http, clock)
-        self.bot = self._join()
-        self.console = Console(*settings.http, self.problems)
+        self.replies = Replies(store, self.platforms, Pacer(clock), Trails(clock), clock)
+        self.deliveries = Deliveries(store, self.replies, clock)
+        self.answerer = self._answerer()
+        self.lanes = Lanes(self.answerer.answer)
+        self.bot = Bot(self._desk(), self.answerer, self.replies.trails)
+        self.office = self._office()
+        self.console = Console(*settings.http, self.office)
+        self.control = Control(place_of(settings).socket, self.office)
         self._tasks = TaskSet()
         self._stopping = asyncio.Event()
 
-    def _join(self) -> Bot:
-        settings = self.settings
-        receipts = Receipts(self.platforms)
-        personas = Personas(settings.personas)
-        answerer = Answerer(
+    def _answerer(self) -> Answerer:
+        settings, clock = self.settings, self.clock
+        return Answerer(
             store=self.store,
-            platforms=self.platforms,
+            replies=self.replies,
             model=self.model,
-            pacer=Pacer(self.clock),
-            personas=personas,
-            receipts=receipts,
+            personas=Personas(settings.personas),
+            waiting=WaitingRoom(self.replies, Receipts(self.platforms), clock),
+            gathering=Gathering(settings.chat, clock),
             chat=settings.chat,
             service=settings.model,
-            clock=self.clock,
+            clock=clock,
         )
-        desk = Desk(
+
+    def _desk(self) -> Desk:
+        return Desk(
             store=self.store,
-            lanes=Lanes(answerer.answer),
+            lanes=self.lanes,
             platforms=self.platforms,
-            access=Access(settings.admins),
-            personas=personas,
-            receipts=receipts,
-            chat=settings.chat,
-            model=settings.model,
+            access=Access(self.settings.admins),
+            personas=self.answerer.personas,
+            waiting=self.answerer.waiting,
+            deliveries=self.deliveries,
+            trails=self.replies.trails,
+            chat=self.settings.chat,
+            model=self.settings.model,
             clock=self.clock,
             started_at=self.clock.monotonic(),
             version=version("queqiao"),
         )
-        return Bot(desk, answerer)
+
+    def _office(self) -> Office:
+        return Office(
+            store=self.store,
+            platforms=self.platforms,
+            lanes=self.lanes,
+            trails=self.replies.trails,
+            deliveries=self.deliveries,
+            clock=self.clock,
+            version=version("queqiao"),
+            started_at=self.clock.monotonic(),
+        )
 
     async def start(self) -> None:
         """Go on with what was left, then listen. Raises SettingsError when the HTTP
         address is taken, StoreError when the store cannot be read."""
         await self.console.start()
+        await self.control.start()
         left = await self.bot.recover()
         if left:
             log.info("going on with %d turns of an earlier run", left)
         for platform in self.platforms.values():
             self._tasks.spawn(platform.run(self.bot), name=f"platform {platform.bot}")
+        self._tasks.spawn(self.bot.catch_up.run(), name="catch up")
+        self._tasks.spawn(self.deliveries.run(), name="deliveries")
         self._tasks.spawn(self._prune(), name="prune")
 
     async def serve(self) -> None:
@@ -96,6 +129,10 @@ class App:
     def stop(self) -> None:
         self._stopping.set()
 
+    @property
+    def stopping(self) -> bool:
+        return self._stopping.is_set()
+
     async def close(self) -> None:
         """Stop hearing, let answers finish for the grace period, leave the rest to the
         next process, and let go of everything."""
@@ -104,23 +141,10 @@ class App:
         for platform in self.platforms.values():
             await platform.close()
         await self.model.close()
+        await self.control.close()
         await self.console.close()
         await self.http.close()
         await self.store.close()
-
-    async def problems(self) -> list[str]:
-        """Why the bot would not hear or could not answer now; empty when it could."""
-        found = [
-            f"{platform.bot}: {platform.status.cause or 'not connected'}"
-            for platform in self.platforms.values()
-            if not platform.status.connected
-        ]
-        try:
-            async with asyncio.timeout(2.0):
-                await self.store.conversation("")
-        except (StoreError, TimeoutError) as error:
-            found.append(f"store: {str(error) or 'no answer'}")
-        return found
 
     async def _prune(self) -> None:
         while True:
@@ -182,15 +206,14 @@ def _model(service: ModelService, http: Http, clock: Clock) -> ChatModel:
     return OpenAIModel(settings, http, clock)
 
 
-def store_url(settings: Settings) -> str:
-    """Where the store is: the setting, or SQLite in the data folder."""
-    return settings.database_url or f"sqlite:///{(settings.data / 'queqiao.db').resolve()}"
+def place_of(settings: Settings) -> Place:
+    return Place(settings.data, settings.database_url)
 
 
 async def open_app(settings: Settings, *, clock: Clock | None = None, durable: bool = True) -> App:
     """An app that has started. Raises StoreError or SettingsError."""
     clock = clock or SystemClock()
-    store = await open_store(store_url(settings), clock, durable=durable)
+    store = await _open_store(place_of(settings).store_url, clock, durable)
     app = App(settings, store, clock)
     try:
         await app.start()
@@ -200,16 +223,43 @@ async def open_app(settings: Settings, *, clock: Clock | None = None, durable: b
     return app
 
 
-async def run(settings: Settings, *, started: Callable[[App], None] | None = None) -> None:
-    """Run until SIGTERM or SIGINT."""
+async def _open_store(url: str, clock: Clock, durable: bool) -> TurnStore:
+    """A command that only looks at the store holds it for a moment: wait for it."""
+    deadline = clock.monotonic() + LOCK_SECONDS
+    while True:
+        try:
+            return await open_store(url, clock, durable=durable)
+        except StoreLocked:
+            if clock.monotonic() > deadline:
+                raise
+        await clock.sleep(0.2)
+
+
+async def run(settings: Settings, *, while_stdin_is_open: bool = False) -> None:
+    """Run until SIGTERM or SIGINT; a second one leaves at once. `while_stdin_is_open`:
+    also until whoever holds the other end of standard input is gone."""
     app = await open_app(settings)
     loop = asyncio.get_running_loop()
     for name in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(name, app.stop)
-    if started is not None:
-        started(app)
+        loop.add_signal_handler(name, _stop, app)
+    if while_stdin_is_open:
+        loop.add_reader(sys.stdin.fileno(), _read_stdin, app, loop)
     try:
         await app.serve()
         log.info("stopping")
     finally:
         await app.close()
+
+
+def _stop(app: App) -> None:
+    """The first signal drains; at the second, what is left is the next start's work."""
+    if app.stopping:
+        log.warning("leaving at once")
+        os._exit(1)
+    app.stop()
+
+
+def _read_stdin(app: App, loop: asyncio.AbstractEventLoop) -> None:
+    if not os.read(sys.stdin.fileno(), 4096):
+        loop.remove_reader(sys.stdin.fileno())
+        app.stop()

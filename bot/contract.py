@@ -85,7 +85,10 @@ class InboundMessage:
     `address` is the adapter's own JSON object: all it needs to answer in the right
     place after a restart. The core stores it and hands it back, and never looks inside.
     `ignored` is the reason why nobody asked us (not_mentioned, at_all,
-    identity_unknown, own_message, from_bot); empty when the message is for us.
+    identity_unknown, own_message, from_bot); empty when the message is for us. `age` is
+    how old the message was when it came, in seconds by the platform's own clock, 0 when
+    that is not known (design.md 5). `fetched`: read back from the history, not pushed.
+    `away`: minutes that the answer owns up to having missed, 0 for none.
     """
 
     bot: str
@@ -100,6 +103,9 @@ class InboundMessage:
     mentions: tuple[Person, ...] = ()
     sent_at: float = 0.0
     ignored: str = ""
+    age: float = 0.0
+    fetched: bool = False
+    away: int = 0
 
     @property
     def text(self) -> str:
@@ -139,6 +145,10 @@ class Intake(Protocol):
     async def action(self, action: CardAction) -> ActionReply: ...
 
     async def recalled(self, bot: str, chat: str, message_id: str) -> None: ...
+
+    def gap(self, bot: str, since: float, until: float) -> None:
+        """Nothing was heard for certain between these moments (seconds since the epoch
+        by the platform's clock): what was said then may have to be fetched."""
 
 
 # ---------------------------------------------------------------- showing a reply
@@ -317,17 +327,65 @@ class People(Protocol):
         """The person's display name, or an empty string; never raises a BorderError."""
 
 
+@runtime_checkable
+class History(Protocol):
+    """Optional power: reading back what was said."""
+
+    async def missed(self, address: Json, since: float, until: float) -> tuple[InboundMessage, ...]:
+        """What people said in the address's chat (and topic) between these moments, in
+        seconds since the epoch by the platform's clock, oldest first: parsed as if it
+        had been pushed, with `fetched` and `age` set. Our own and recalled messages are
+        left out. Raises BorderError; PermissionDenied names the missing scopes."""
+
+    async def reread(self, address: Json) -> tuple[Part, ...] | None:
+        """The question's parts as they read now; None when that cannot be told. Never
+        raises a BorderError."""
+
+
+@runtime_checkable
+class Retraction(Protocol):
+    """Optional power: taking back what we sent."""
+
+    async def retract(self, handle: Handle) -> bool:
+        """Whether this part of a reply is no longer seen by anybody; never raises a
+        BorderError."""
+
+
 @dataclass(slots=True)
 class LinkStatus:
-    """How one long connection is doing; written by the link, read by health."""
+    """How one long connection is doing; written by the link, read by health.
+
+    `connected`: a socket is up. `suspect`: it may be deaf, and no fresh one is up yet.
+    `auth_failed`: the platform refused our credentials, and no dial succeeded since; true
+    beside a green light when only a successor was refused. `cause`: why it is red, in
+    words (Chinese / English), empty when green; `detail`: the last failure in the terms of
+    the wire.
+    Seconds of clock.monotonic(), 0 for never: `since` (`connected` changed), `last_frame`
+    (any frame, pongs too), `last_event` (of the application), `proven` (the last proof of
+    hearing: an event, a server's frame where it counts, a fresh connection).
+    Counts: `connects` (connections that came up), `reconnects` (those of them that
+    followed a loss; the others were the first and planned rotations), `attempts` (dials
+    that failed since one succeeded).
+    """
 
     name: str
     connected: bool = False
+    suspect: bool = False
+    auth_failed: bool = False
     cause: str = "starting"
+    detail: str = ""
     since: float = 0.0
     last_frame: float = 0.0
     last_event: float = 0.0
+    proven: float = 0.0
     connects: int = 0
+    reconnects: int = 0
+    attempts: int = 0
+
+    @property
+    def hearing(self) -> bool:
+        """The green light: what is said now reaches us, as far as can be known."""
+        return self.connected and not self.suspect
 
 
 # ---------------------------------------------------------------- the model
@@ -405,6 +463,14 @@ class ChatModel(Protocol):
     async def close(self) -> None: ...
 
 
+@runtime_checkable
+class ContinuesPrefix(Protocol):
+    """Optional power: an answer that broke off can be continued."""
+
+    def continues_prefix(self, model: str) -> bool:
+        """Whether a request with `prefix` for this model can be answered."""
+
+
 # ---------------------------------------------------------------- turns
 
 
@@ -441,8 +507,21 @@ class NewTurn:
 
 
 @dataclass(frozen=True, slots=True)
+class Moment:
+    """One moment in the life of a turn. `at` is seconds since the epoch; `what` is one of
+    claimed, joined, repeated, acked, late, waiting, started, resumed, opened, shown,
+    decided, closed, refused, stepped_down, retried, undelivered, stopped, recalled,
+    edited; `detail` is for operators and holds no secret."""
+
+    at: float
+    what: str
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Ending:
-    """How a turn ended, stored before the final update and again with its proof."""
+    """How a turn ended, stored before the final update and again with its proof. `trail`
+    is what happened on the way, oldest first; what is stored only ever grows."""
 
     state: TurnState
     text: str = ""
@@ -456,15 +535,19 @@ class Ending:
     error: str = ""
     delivery: DeliveryState = "open"
     proof: str = ""
+    trail: tuple[Moment, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Turn:
     """One question and its answer, as stored. `no` is its place in the order of
-    arrival. `attempt` counts runs (0 before the first). `generation` is the part of
-    the conversation it belongs to, set when it starts. `checkpoint` is the text that
-    an earlier run had shown. `handles` are the reply journal's rows, by part. `ending`
-    is present once the outcome was decided, even when its delivery is unproven."""
+    arrival, `seen_at` when it was claimed. `attempt` counts runs (0 before the first),
+    `deaths` those of them that neither ended nor were handed over.
+    `generation` is the part of the conversation it belongs to, set when it starts.
+    `checkpoint` is the text that an earlier run had shown, `thoughts` the thinking that
+    led to it. `handles` are the reply journal's rows, by part. `ending` is present once
+    the outcome was decided, even when its delivery is unproven; `ended` once the turn is
+    closed and its lane has moved on."""
 
     new: NewTurn
     no: int
@@ -474,6 +557,10 @@ class Turn:
     checkpoint: str = ""
     handles: tuple[Handle, ...] = ()
     ending: Ending | None = None
+    seen_at: float = 0.0
+    thoughts: str = ""
+    ended: bool = False
+    deaths: int = 0
 
     @property
     def id(self) -> str:
@@ -485,12 +572,17 @@ class Event:
     """Something to be claimed. `key` is unique for ever: bot and message id for a
     message, bot and event id for anything else. `turn` is None for an event that is
     recorded but not answered, and `reason` then says why. `depth`: most turns waiting
-    or running in the lane; one more is refused."""
+    or running in the lane; one more is refused. `join`: seconds within which a message
+    joins the same person's newest turn of the lane when that still waits unstarted and
+    nothing but chat: one turn, several events. `late`: the turn is stored as refused
+    and outside its lane, to be offered instead of run (design.md 5)."""
 
     key: str
     turn: NewTurn | None
     reason: str = ""
     depth: int = 20
+    join: float = 0.0
+    late: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -498,13 +590,56 @@ class Accepted:
     """`fresh`: first time seen. `full`: the lane was full, so the stored turn is
     `refused` and must be told so. `head`: the turn to run now because this accept took
     an idle lane; None when a task of this process already owns the lane. `waiting`:
-    how many turns stand before this one."""
+    how many turns stand before this one. `joined`: `turn` is an earlier one that now
+    holds this message too."""
 
     fresh: bool
     turn: Turn | None = None
     full: bool = False
     head: Turn | None = None
     waiting: int = 0
+    joined: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """What became of one event (law 8): when it was claimed, how often it came again and
+    when last, why nobody answered it, or the turn that did."""
+
+    key: str
+    seen_at: float
+    repeats: int = 0
+    repeated_at: float = 0.0
+    reason: str = ""
+    turn: Turn | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """A time in which a chat (or, with an empty `chat`, the whole bot) may have said what
+    nobody heard, and why it could not be fetched. Seconds since the epoch."""
+
+    bot: str
+    chat: str
+    since: float
+    until: float
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Backlog:
+    """How much is unfinished now. `oldest`: seconds since the epoch at which the oldest
+    unanswered message was claimed, 0 when there is none. `deepest`: turns in the lane
+    that has most. `redelivered`: events that came again, ever."""
+
+    waiting: int = 0
+    running: int = 0
+    undelivered: int = 0
+    unconfirmed: int = 0
+    lanes: int = 0
+    deepest: int = 0
+    oldest: float = 0.0
+    redelivered: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -516,6 +651,7 @@ class Exchange:
     question: tuple[Part, ...]
     answer: str
     reasoning: str = ""
+    asked_at: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -552,14 +688,22 @@ class TurnStore(Protocol):
         """Claim the event and its lane in one transaction (engine.md 4, accept)."""
 
     async def start(self, turn_id: str, history: int) -> Started | None:
-        """queued → running, attempt + 1, with at most `history` exchanges; None when
-        the turn was stopped or recalled meanwhile."""
+        """queued → running, attempt + 1, with at most `history` exchanges, whose beginning
+        moves on in steps of a quarter of it; None when the turn has ended meanwhile. A
+        turn whose outcome was decided meanwhile comes with its ending and no new attempt."""
+
+    async def rewrite(self, turn_id: str, parts: tuple[Part, ...]) -> None:
+        """The question was edited before it was answered."""
 
     async def save_handle(self, turn_id: str, part: int, handle: Handle) -> None:
         """Write one row of the reply journal."""
 
     async def checkpoint(self, turn_id: str, text: str, reasoning: str) -> None:
         """Keep the text so far, for a run that has to go on after a crash."""
+
+    async def hand_over(self, turn_id: str, text: str, reasoning: str) -> None:
+        """A last checkpoint of a run that leaves its turn to the next process: running →
+        queued, so that its end is not counted as a death."""
 
     async def decide(self, turn_id: str, ending: Ending) -> None:
         """Store the outcome before the final update is sent."""
@@ -572,10 +716,11 @@ class TurnStore(Protocol):
     async def stop_waiting(
         self, lane: str, sender: str | None, state: TurnState = "stopped"
     ) -> tuple[Turn, ...]:
-        """End the queued turns of the lane (only this sender's unless None)."""
+        """End the queued turns of the lane (only this sender's unless None). One that
+        has a card already is decided but not ended: its lane closes the card."""
 
     async def withdraw(self, turn_id: str, state: TurnState) -> bool:
-        """End this turn if it is still queued; False when it runs or has ended."""
+        """The same for this turn if it is still queued; False when it runs or has ended."""
 
     async def recover(self) -> tuple[Turn, ...]:
         """At start: what an earlier process left, as the turns to run now: the head of
@@ -602,7 +747,99 @@ class TurnStore(Protocol):
         self, *, since: float, conversation: str = "", sender: str = ""
     ) -> UsageTotal: ...
 
+    # looking after deliveries
+
+    async def undelivered(self, limit: int = 100) -> tuple[Turn, ...]:
+        """Ended turns whose reply is undelivered or unconfirmed, newest first."""
+
+    async def due(self, now: float, limit: int = 20) -> tuple[Turn, ...]:
+        """Ended turns with an undelivered reply whose next try is due, oldest first."""
+
+    async def postpone(self, turn_id: str, until: float | None) -> None:
+        """The next try of an undelivered reply; None: not again by itself."""
+
+    async def delivered(self, turn_id: str, ending: Ending) -> None:
+        """A reply of an ended turn was tried again: store its delivery, proof and trail."""
+
+    # law 8
+
+    async def accounts(self, message_id: str, bots: tuple[str, ...]) -> tuple[Account, ...]:
+        """What became of this message (or other event), for each of `bots`; a turn's id,
+        or its first 8 or more characters, finds its events too."""
+
+    async def backlog(self) -> Backlog: ...
+
+    # what may have been missed
+
+    async def heard(self, bot: str) -> float:
+        """When the bot was last known to hear, seconds since the epoch; 0 for never."""
+
+    async def hear(self, bot: str, at: float) -> None: ...
+
+    async def addresses(self, bot: str, since: float) -> tuple[tuple[str, Json], ...]:
+        """(chat, newest address) for each chat and topic of this bot in which a turn was
+        asked after `since`."""
+
+    async def miss(self, gap: Gap) -> None: ...
+
+    async def gaps(self, limit: int = 100) -> tuple[Gap, ...]:
+        """Newest first."""
+
+    # care
+
     async def prune(self, before: float) -> int:
-        """Forget event keys older than `before`, in small batches; returns how many."""
+        """Forget event keys and gaps older than `before`, in small batches; returns how
+        many keys."""
+
+    async def backup(self, path: str) -> None:
+        """A consistent copy of everything in the file `path` (made anew, mode 0600),
+        while others read and write."""
 
     async def close(self) -> None: ...
+
+
+# ---------------------------------------------------------------- the operator
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """One number for whoever watches. `kind` is counter or gauge, `help` one line of
+    English, `labels` (name, value) pairs."""
+
+    name: str
+    value: float
+    kind: Literal["counter", "gauge"]
+    help: str
+    labels: tuple[tuple[str, str], ...] = ()
+
+
+class Operator(Protocol):
+    """What whoever runs the bot may ask of the running process. Answers are JSON objects,
+    and hold no secret. Raises StoreError."""
+
+    async def problems(self) -> list[str]:
+        """Why the bot does not hear or could not answer now, a sentence each in Chinese
+        and English; empty when it could."""
+
+    async def metrics(self) -> list[Metric]: ...
+
+    async def status(self) -> Json:
+        """{ready, problems, version, uptime (s), bots: [{name, platform, connected, cause,
+        silent (s since the last event, null for never), reconnects}], backlog: {…},
+        undelivered: [{turn, bot, chat, sender, at, state, error, question, answer}],
+        gaps: [{bot, chat, since, until, why}]}"""
+
+    async def live(self) -> Json:
+        """For the playground: {ready, problems, turns: [{id, platform, chat, message_id,
+        state, moments: [{at, what, detail}]}]}, the newest turns last."""
+
+    async def why(self, message_id: str) -> Json:
+        """{accounts: [{key, seen_at, repeats, repeated_at, reason, turn: null | {id, kind,
+        state, attempt, chat, sender, delivery, proof, error, replies: [{part, rung,
+        card_id, message_id, sequence}], moments: [{at, what, detail}]}}]}"""
+
+    async def resend(self, turn_id: str) -> Json:
+        """Deliver an undelivered or unconfirmed answer now: {delivery, error}."""
+
+    async def backup(self, path: str) -> Json:
+        """Write a backup to `path` on this machine: {path, bytes}."""

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from bot.answer import Answerer
+from bot.catchup import CatchUp
 from bot.commands import Call, Desk, answer, read
 from bot.contract import (
     Accepted,
@@ -27,13 +28,16 @@ from bot.contract import (
     TextPart,
     Turn,
     TurnKind,
+    TurnState,
     UnreadablePart,
     words_of,
 )
+from bot.late import LateMessages, named_in
 from bot.prompts import unreadable
 from bot.settings import Chat
 from bot.tasks import TaskSet
 from bot.texts import language_of, say
+from bot.trail import Trails
 
 log = logging.getLogger(__name__)
 
@@ -44,12 +48,15 @@ QUOTE_CHARS = 20_000
 class Bot:
     """Implements bot.contract.Intake."""
 
-    def __init__(self, desk: Desk, answerer: Answerer) -> None:
+    def __init__(self, desk: Desk, answerer: Answerer, trails: Trails) -> None:
         self._desk = desk
         self._store = desk.store
         self._lanes = desk.lanes
         self._answerer = answerer
+        self._trails = trails
+        self._late = LateMessages(desk.store, desk.clock, self._tell)
         self._tasks = TaskSet()
+        self.catch_up = CatchUp(desk.store, desk.platforms, self, desk.clock)
 
     # ------------------------------------------------------------ intake
 
@@ -59,8 +66,20 @@ class Bot:
             await self._store.accept(Event(key, None, reason=message.ignored))
             return
         turn = await self._turn(message)
-        accepted = await self._store.accept(Event(key, turn, depth=self._desk.chat.depth))
-        self._go_on(accepted)
+        gathering = self._answerer.gathering
+        late = turn.kind == "chat" and message.age > self._desk.chat.late
+        event = Event(
+            key,
+            turn,
+            depth=self._desk.chat.depth,
+            join=gathering.seconds(message, turn.lane),
+            late=late,
+        )
+        accepted = await self._store.accept(event)
+        holds = gathering.starts(message) or accepted.joined
+        if accepted.fresh and accepted.turn is not None and not late and holds:
+            gathering.hold(accepted.turn.id, turn.lane)
+        self._go_on(accepted, late=late)
 
     async def action(self, action: CardAction) -> ActionReply:
         turn = await self._store.turn(action.turn)
@@ -70,20 +89,21 @@ class Bot:
         if not self._may_press(turn, action.operator):
             return ActionReply(say("denied.button", lang), "warning")
         if action.action == "stop":
-            return self._stop(turn)
+            return await self._stop(turn)
         if action.action == "retry":
             return await self._retry(turn)
         return ActionReply()
 
     async def recalled(self, bot: str, chat: str, message_id: str) -> None:
         turn = await self._store.turn_of(bot, message_id)
-        if turn is None or turn.new.chat != chat:
-            return
-        running = self._lanes.find(turn.id)
-        if running is not None:
-            running.end("recalled")
-        if await self._store.withdraw(turn.id, "recalled"):
-            self._desk.receipts.over(turn)
+        if turn is None:
+            # It may still be on its way: then it is recognised, and not answered.
+            await self._store.accept(Event(f"{bot}:{message_id}", None, reason="recalled"))
+        elif turn.new.chat == chat:
+            await self._end(turn, "recalled")
+
+    def gap(self, bot: str, since: float, until: float) -> None:
+        self.catch_up.gap(bot, since, until)
 
     # ------------------------------------------------------------ start and end
 
@@ -93,18 +113,29 @@ class Bot:
         for turn in turns:
             if turn.new.bot not in self._desk.platforms:
                 log.warning("turn %s waits for the bot %s", turn.id, turn.new.bot)
-            elif turn.new.kind == "chat" and turn.state != "refused":
+                continue
+            self._trails.begin(turn)
+            if turn.new.kind == "chat" and turn.state != "refused":
                 self._lanes.run(turn)
+            elif turn.new.kind == "chat" and self._came_late(turn):
+                self._late.add(turn)
             else:
-                self._tasks.spawn(self._tell(turn), name=f"tell {turn.id[:8]}")
+                self._spawn_tell(turn)
         return len(turns)
+
+    def _came_late(self, turn: Turn) -> bool:
+        """Why this question was refused: the other reason is a full lane."""
+        return turn.seen_at - turn.new.asked_at > self._desk.chat.late
 
     async def drain(self, grace: float) -> None:
         """Let running answers finish for `grace` seconds; the rest is handed over."""
+        await self.catch_up.close()
+        await self._late.close()
         await self._lanes.drain(grace)
+        await self._desk.waiting.close()
         if not await self._tasks.settle(grace):
             await self._tasks.cancel()
-        await self._desk.receipts.close()
+        await self._desk.waiting.receipts.close()
 
     # ------------------------------------------------------------ what it means
 
@@ -127,8 +158,8 @@ class Bot:
             address=message.address,
             lang=self._language(message),
             asked_at=message.sent_at or self._desk.clock.time(),
-            notice=meaning.notice,
-            notice_args=meaning.blanks,
+            notice=meaning.notice or ("card.away" if message.away else ""),
+            notice_args=meaning.blanks or {"minutes": message.away},
         )
         return await self._asked_again(turn) if meaning.retry else turn
 
@@ -160,18 +191,33 @@ class Bot:
 
     # ------------------------------------------------------------ what becomes of it
 
-    def _go_on(self, accepted: Accepted) -> None:
+    def _go_on(self, accepted: Accepted, *, late: bool = False) -> None:
         turn = accepted.turn
-        if not accepted.fresh or turn is None:
+        if turn is None:
             return
+        if not accepted.fresh:
+            self._trails.note(turn.id, "repeated")
+            return
+        self._trails.begin(turn)
+        self._trails.note(turn.id, "joined" if accepted.joined else "late" if late else "claimed")
+        self._tasks.spawn(self._acknowledged(turn.id), name="ack")
         if accepted.full:
             turn = _told_full(turn, accepted.waiting)
-        if accepted.full or turn.new.kind != "chat":
-            self._tasks.spawn(self._tell(turn), name=f"tell {turn.id[:8]}")
+        if late:
+            self._late.add(turn)
+        elif accepted.full or turn.new.kind != "chat":
+            self._spawn_tell(turn)
         elif accepted.head is not None:
             self._lanes.run(accepted.head)
-        else:
-            self._desk.receipts.waiting(turn)
+        elif not accepted.joined:
+            self._desk.waiting.enter(turn, max(1, accepted.waiting))
+
+    async def _acknowledged(self, turn_id: str) -> None:
+        """The adapter acknowledges as soon as its call returns, which is before this."""
+        self._trails.note(turn_id, "acked")
+
+    def _spawn_tell(self, turn: Turn) -> None:
+        self._tasks.spawn(self._tell(turn), name=f"tell {turn.id[:8]}")
 
     async def _tell(self, turn: Turn) -> None:
         async def words() -> str:
@@ -196,25 +242,50 @@ class Bot:
             turn.new.platform, operator, turn.new.chat_kind
         )
 
-    def _stop(self, turn: Turn) -> ActionReply:
+    async def _stop(self, turn: Turn) -> ActionReply:
+        if await self._end(turn, "stopped"):
+            return ActionReply(say("done.stop", turn.new.lang), "success")
+        return ActionReply(say("done.stop.nothing", turn.new.lang))
+
+    async def _end(self, turn: Turn, state: TurnState) -> bool:
+        """End the turn wherever it stands; False when it has ended already."""
         running = self._lanes.find(turn.id)
-        if running is None:
-            return ActionReply(say("done.stop.nothing", turn.new.lang))
-        running.end("stopped")
-        return ActionReply(say("done.stop", turn.new.lang), "success")
+        if running is not None and running.decided:
+            return False
+        if running is not None:
+            running.end(state)
+        ended = await self._store.withdraw(turn.id, state)
+        if ended and running is None:
+            self._desk.waiting.stopped(await self._store.turn(turn.id) or turn)
+        return ended or running is not None
 
     async def _retry(self, turn: Turn) -> ActionReply:
-        if self._lanes.find(turn.id) is not None:
+        """Ask the question again; of a notice about late messages, all that it names."""
+        running = self._lanes.find(turn.id)
+        if running is not None and not running.decided:
             return ActionReply(say("retry.running", turn.new.lang))
-        again = replace(
-            turn.new, id=uuid.uuid4().hex, replaces=turn.id, asked_at=self._desk.clock.time()
-        )
-        event = Event(f"{turn.new.bot}:retry:{turn.id}", again, depth=self._desk.chat.depth)
-        accepted = await self._store.accept(event)
-        self._go_on(accepted)
-        if accepted.fresh:
+        ids = named_in(turn) or (turn.id,)
+        fresh = [await self._ask_again(turn_id) for turn_id in ids]
+        if any(fresh):
             return ActionReply(say("done.retry", turn.new.lang), "success")
         return ActionReply(say("retry.running", turn.new.lang))
+
+    async def _ask_again(self, turn_id: str) -> bool:
+        turn = await self._store.turn(turn_id)
+        if turn is None:
+            return False
+        new = replace(
+            turn.new,
+            id=uuid.uuid4().hex,
+            replaces=turn.id,
+            asked_at=self._desk.clock.time(),
+            notice="",
+            notice_args={},
+        )
+        event = Event(f"{new.bot}:retry:{turn.id}", new, depth=self._desk.chat.depth)
+        accepted = await self._store.accept(event)
+        self._go_on(accepted)
+        return accepted.fresh
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,14 +298,15 @@ class _Meaning:
 
 
 def _wordless(parts: tuple[Part, ...]) -> _Meaning:
-    """A message without words: one clear sentence for what it is (needs.md 2)."""
+    """A message without words: what cannot be read may wait for words that follow, and
+    the rest gets one clear sentence (needs.md 2)."""
     kinds = [part.kind for part in parts if isinstance(part, UnreadablePart)]
     for kind in ("broken", "quota"):
         if kind in kinds:
             return _Meaning("notice", parts, f"notice.{kind}")
     if all(kind == "empty" for kind in kinds):
         return _Meaning("notice", parts, "notice.empty")
-    return _Meaning("notice", parts, "notice.unreadable")
+    return _Meaning("chat", parts)
 
 
 def _blanks(turn: NewTurn) -> Mapping[str, object]:

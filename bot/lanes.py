@@ -15,7 +15,8 @@ from bot.tasks import TaskSet
 
 class Running:
     """A turn while it runs. `end` may be called from anywhere, more than once; the first
-    reason wins. `ended` holds the reason; `work` is the task that it cancels. `leaving`:
+    reason wins. `ended` holds the reason; `work` is the task that it cancels. `decided`: the
+    outcome stands, only its delivery is under way. `leaving`:
     this process shuts down, and the next one goes on with what is unfinished; `hurry`
     then cuts waiting short."""
 
@@ -23,6 +24,7 @@ class Running:
         self.turn = turn
         self.ended: TurnState | None = None
         self.leaving = False
+        self.decided = False
         self.work: asyncio.Task[None] | None = None
         self.hurry: Callable[[], None] | None = None
 

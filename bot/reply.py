@@ -12,7 +12,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from bot.contract import Clock, Delivery, ReplySink, Snapshot, Step
+from bot.contract import Clock, Delivery, Handle, ReplySink, Snapshot, Step
 from bot.errors import BorderError, RateLimited, TooBig, Transient, Uncertain
 from bot.markdown import Cutter, clean, complete, fit_tables, preview
 from bot.markdown import Part as Piece
@@ -29,6 +29,8 @@ SMALLEST_PART = 1000
 RETRYABLE = (RateLimited, Transient, Uncertain)
 
 MakeSink = Callable[[int], ReplySink]
+Note = Callable[[str, str], None]
+"""Notes a moment: what happened, and a detail for operators."""
 
 
 @dataclass(slots=True)
@@ -45,7 +47,7 @@ class _Part:
 
 class Reply:
     """One turn's reply. `running` is what a card shows besides the text while it grows
-    (status line, Stop button)."""
+    (status line, Stop button). `failure` is why the last close() delivered nothing."""
 
     def __init__(
         self,
@@ -53,6 +55,7 @@ class Reply:
         pacer: Pacer,
         clock: Clock,
         running: Snapshot,
+        note: Note,
         *,
         show_reasoning: bool = False,
         earlier_parts: int = 0,
@@ -61,6 +64,8 @@ class Reply:
         self._pacer = pacer
         self._clock = clock
         self._running = running
+        self._note = note
+        self.failure: BorderError | None = None
         self._show_reasoning = show_reasoning
         self._earlier_parts = earlier_parts
         self._pieces: list[str] = []
@@ -84,6 +89,30 @@ class Reply:
         if self._show_reasoning:
             self._grown.set()
 
+    def retitle(self, running: Snapshot, *, folded: bool | None = None) -> None:
+        """Show this besides the text from now on."""
+        self._running = running
+        if folded is not None:
+            self._show_reasoning = folded
+        self._grown.set()
+
+    def restart(self) -> None:
+        """Forget the text: the answer is written anew into the same cards."""
+        self._pieces, self._thoughts = [], []
+        self._cutter = Cutter(self._parts[0].sink.limits.max_bytes)
+
+    @property
+    def handles(self) -> tuple[Handle, ...]:
+        """Where each part stands, those of earlier runs included."""
+        while len(self._parts) < self._earlier_parts:
+            self._part(len(self._parts))
+        return tuple(part.sink.handle for part in self._parts)
+
+    @property
+    def untouched(self) -> bool:
+        """Nothing was ever sent."""
+        return not any(handle.rung for handle in self.handles)
+
     @property
     def text(self) -> str:
         """The model's text so far, whole."""
@@ -100,8 +129,10 @@ class Reply:
     # ------------------------------------------------------------ showing
 
     def start(self) -> None:
-        """Put the card up now and show the text as it grows, until close()."""
-        self._loop = asyncio.create_task(self._show_loop(), name="show")
+        """Put the card up now and show the text as it grows, until close(). Starting a
+        reply that is already shown does nothing."""
+        if self._loop is None:
+            self._loop = asyncio.create_task(self._show_loop(), name="show")
 
     async def _show_loop(self) -> None:
         await self._open(self._parts[0], self._snapshot(0, self._cut()))
@@ -117,18 +148,19 @@ class Reply:
             await self._seal(index, pieces)
             await self._open(self._part(index + 1), self._snapshot(index + 1, pieces))
         part = self._part(last)
-        if part.broken or not part.sink.limits.streams:
-            return
-        await self._wait_for_pace(part)
-        snapshot = self._snapshot(last, self._cut())
-        if snapshot != part.shown:
-            await self._show(part, last, snapshot)
+        if not part.broken and part.sink.limits.streams:
+            await self._wait_for_pace(part)
+            await self._show(part, last)
 
-    async def _show(self, part: _Part, index: int, snapshot: Snapshot) -> None:
+    async def _show(self, part: _Part, index: int) -> None:
         first = part.shown is None or not part.shown.text
-        priority = Priority.FIRST if first else Priority.UPDATE
         try:
-            await self._call(part, "show", snapshot, priority)
+            await self._grant(part, "show", Priority.FIRST if first else Priority.UPDATE)
+            pieces = self._cut()
+            snapshot = self._snapshot(index, pieces)
+            if snapshot == part.shown or index < len(pieces) - 1:
+                return
+            await self._call(part, "show", snapshot)
         except TooBig as error:
             self._learn(index, error, part)
             self._grown.set()
@@ -141,6 +173,7 @@ class Reply:
             part.broken = True
         else:
             part.shown, part.shown_at = snapshot, self._clock.monotonic()
+            self._note("shown", "")
 
     async def _wait_for_pace(self, part: _Part) -> None:
         wait = part.shown_at + part.sink.limits.pace - self._clock.monotonic()
@@ -152,7 +185,8 @@ class Reply:
         delay = 0.25
         while not part.opened:
             try:
-                await self._call(part, "open", snapshot, Priority.FIRST)
+                await self._grant(part, "open", Priority.FIRST)
+                await self._call(part, "open", snapshot)
             except RETRYABLE as error:
                 log.info("opening put off: %s", error)
                 await self._clock.sleep(delay)
@@ -164,6 +198,7 @@ class Reply:
             else:
                 part.opened = True
                 part.shown = replace(snapshot, text="")
+                self._note("opened", part.sink.handle.rung)
 
     async def _seal(self, index: int, pieces: list[Piece]) -> None:
         """Close a part whose text goes on in the next one; close() repeats what fails."""
@@ -172,13 +207,13 @@ class Reply:
         except BorderError as error:
             log.info("part %d is sealed later: %s", index, error)
 
-    async def _call(
-        self, part: _Part, step: Step, snapshot: Snapshot, priority: Priority
-    ) -> object:
+    async def _grant(self, part: _Part, step: Step, priority: Priority) -> None:
+        await self._pacer.grant(part.sink.charges(step), priority, part.shown_at)
+
+    async def _call(self, part: _Part, step: Step, snapshot: Snapshot) -> object:
         """One granted call. When the caller is cancelled the call goes on: a request on
         the wire cannot be taken back, and close() waits for it."""
-        charges = part.sink.charges(step)
-        await self._pacer.grant(charges, priority, part.shown_at)
+        charges, rung = part.sink.charges(step), part.sink.handle.rung
         method = {"open": part.sink.open, "show": part.sink.show, "finish": part.sink.finish}[step]
         self._flight = asyncio.ensure_future(method(snapshot))
         try:
@@ -188,6 +223,9 @@ class Reply:
             if bucket:
                 self._pacer.refused(bucket, error.retry_after)
             raise
+        finally:
+            if rung and part.sink.handle.rung != rung:
+                self._note("stepped_down", f"{rung} → {part.sink.handle.rung}")
 
     # ------------------------------------------------------------ parts
 
@@ -205,13 +243,13 @@ class Reply:
         last = index >= len(pieces) - 1
         text = self._visible(pieces[index]) if index < len(pieces) else ""
         base = (final or self._running) if last else Snapshot(state="continued")
+        text = fit_tables(text, limits.tables if self._tables is None else self._tables)
         if limits.whole_markdown or base.state != "running":
             text = complete(text)
-        tables = limits.tables if self._tables is None else self._tables
         thoughts = clean(self.reasoning) if self._show_reasoning and index == 0 else ""
         return replace(
             base,
-            text=fit_tables(text, tables),
+            text=text,
             reasoning=thoughts,
             status="" if text else base.status,
             summary=preview(text) or base.summary or base.note or base.status,
@@ -235,25 +273,27 @@ class Reply:
 
     # ------------------------------------------------------------ closing
 
-    async def close(self, final: Snapshot) -> Delivery | None:
+    async def close(self, final: Snapshot, patience: float = FINAL_SECONDS) -> Delivery | None:
         """Show the whole text with `final`'s state, note, footer and buttons, and close
-        every part. Returns the proof, or None when it could not be delivered in time."""
+        every part. Returns the proof, or None when it could not be delivered within
+        `patience` seconds; `failure` then says why."""
         await self._stop_showing()
-        deadline = self._clock.monotonic() + FINAL_SECONDS
+        deadline = self._clock.monotonic() + patience
         delay = 0.5
         while True:
             try:
                 return await self._finish_all(final)
-            except RETRYABLE as error:
-                wait = error.retry_after if isinstance(error, RateLimited) else delay
-                delay = min(delay * 2, 8.0)
-                log.info("final put off %.1f s: %s", wait, error)
-                if self._hurried.is_set() or self._clock.monotonic() + wait > deadline:
-                    return None
-                await self._pause(wait)
             except BorderError as error:
-                log.error("final cannot be delivered: %s", error)
+                self.failure = error
+                if not isinstance(error, RETRYABLE):
+                    log.error("final cannot be delivered: %s", error)
+                    return None
+            wait = self.failure.retry_after if isinstance(self.failure, RateLimited) else delay
+            delay = min(delay * 2, 8.0)
+            log.info("final put off %.1f s: %s", wait, self.failure)
+            if self._hurried.is_set() or self._clock.monotonic() + wait > deadline:
                 return None
+            await self._pause(wait)
 
     def hurry(self) -> None:
         """Shutdown: try what is being tried to its end, and nothing after it."""
@@ -297,7 +337,8 @@ class Reply:
         part = self._part(index)
         if part.done is not None and part.shown == snapshot:
             return
-        done = await self._call(part, "finish", snapshot, Priority.FINAL)
+        await self._grant(part, "finish", Priority.FINAL)
+        done = await self._call(part, "finish", snapshot)
         assert isinstance(done, Delivery)
         part.done, part.shown, part.opened = done, snapshot, True
 

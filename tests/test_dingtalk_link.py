@@ -13,15 +13,17 @@ from typing import Any, Literal
 import pytest
 from aiohttp import WSMsgType, web
 
+from adapters.connection import Connection, Link
 from adapters.dingtalk.chat import DingTalkPlatform
 from adapters.dingtalk.frames import CARD_CALLBACK, MESSAGES, TOPICS
-from adapters.dingtalk.link import ROTATE_AFTER, DingTalkLink
+from adapters.dingtalk.link import DingTalkLink
 from adapters.dingtalk.receive import Receiver
 from adapters.dingtalk.settings import DingTalkSettings
+from adapters.hearing import IDLE
 from adapters.http import Http
 from adapters.playground.clock import VirtualClock
 from adapters.playground.dingtalk import DingTalkSim
-from adapters.supervisor import Connection, supervise
+from adapters.supervisor import supervise
 from bot.contract import (
     ActionReply,
     Button,
@@ -110,13 +112,16 @@ class Intake:
     async def recalled(self, bot: str, chat: str, message_id: str) -> None:
         raise AssertionError("DingTalk tells of no recalls")
 
+    def gap(self, bot: str, since: float, until: float) -> None:
+        assert since <= until
+
 
 class Rig:
     def __init__(self, gateway: Gateway, http: Http) -> None:
         self.gateway, self.http, self.intake = gateway, http, Intake()
         self.clock = VirtualClock(settle=0.002)
         self.status = LinkStatus("ding")
-        self.connection = Connection(self.status, self.clock)
+        self.connection = Connection(Link(self.status, self.clock))
         self.sorry: list[InboundMessage] = []
         self.receiver = Receiver("ding", "robot", self.intake, self.clock, self._apologise)
         settings = DingTalkSettings("ding", "client", SECRET, base_url=gateway.url)
@@ -430,7 +435,7 @@ async def test_disconnect_opens_the_successor_first(rig: Rig) -> None:
 async def test_a_silent_connection_is_replaced_before_it_is_given_up(rig: Rig) -> None:
     old = await rig.supervised()
     await rig.until(lambda: rig.status.connected)
-    for _ in range(int(ROTATE_AFTER // 20) + 2):
+    for _ in range(int(IDLE // 20) + 2):
         await rig.clock.advance(20)
         await asyncio.wait_for(rig.gateway.pings.get(), 5)
         await rig.until(lambda: rig.status.last_frame >= rig.clock.monotonic() - 5)
@@ -446,11 +451,12 @@ async def test_pings_that_stop_make_a_connection_suspect(rig: Rig) -> None:
     for number in range(3):
         await old.send_str(frame("{}", "ping", "SYSTEM", f"p{number}"))
         await rig.gateway.answer()
-    for _ in range(9):
-        await rig.clock.advance(20)
-        await asyncio.wait_for(rig.gateway.pings.get(), 5)
-        await rig.until(lambda: rig.status.last_frame >= rig.clock.monotonic() - 5)
+    await rig.clock.advance(89)
+    assert rig.status.hearing and rig.status.connects == 1
+    await rig.clock.advance(2)
     await rig.next()
+    await rig.until(lambda: rig.status.connects == 2)
+    assert rig.status.hearing and rig.status.reconnects == 1
 
 
 async def test_a_cut_socket_is_dialled_again(rig: Rig) -> None:

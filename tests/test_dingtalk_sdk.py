@@ -15,6 +15,7 @@ import pytest
 
 from adapters.dingtalk.sdk_link import CARD_CALLBACK, MESSAGES, run_sdk
 from adapters.playground.dingtalk import DingTalkSim, wire
+from adapters.supervisor import Backoff
 from bot.clock import SystemClock
 from bot.contract import LinkStatus
 
@@ -123,19 +124,26 @@ class Settings:
     client_id: str
     client_secret: str
     base_url: str
+    deaf_after: float = 90.0
 
 
 class Receiver:
     """run_sdk with a list of what arrived; `fail` makes the next frames raise."""
 
-    def __init__(self, sim: DingTalkSim, secret: str = "") -> None:
+    def __init__(self, sim: DingTalkSim, secret: str = "", deaf_after: float = 90.0) -> None:
         self.frames: list[tuple[str, dict[str, Any]]] = []
         self.fail = 0
         self.gate: asyncio.Event | None = None
         self.answer: dict[str, Any] | None = None
         self.status = LinkStatus("sdk")
-        settings = Settings(sim.client_id, secret or sim.client_secret, sim.base_url)
-        self._run = run_sdk(settings, self.on_frame, self.status, SystemClock())
+        secret = secret or sim.client_secret
+        settings = Settings(sim.client_id, secret, sim.base_url, deaf_after)
+        self.gaps: list[tuple[float, float]] = []
+        clock, backoff = SystemClock(), Backoff(first=0.05, cap=0.05, slow=0.05)
+        self._run = run_sdk(settings, self.on_frame, self.status, clock, backoff, gap=self.gap)
+
+    def gap(self, since: float, until: float) -> None:
+        self.gaps.append((since, until))
 
     async def on_frame(self, topic: str, data: dict[str, Any]) -> dict[str, Any] | None:
         assert asyncio.current_task() is not None
@@ -199,22 +207,57 @@ async def test_run_sdk_does_not_acknowledge_what_could_not_be_kept(sim: DingTalk
         assert [ack.key for ack in sim.acks] == [asked]
 
 
-async def test_run_sdk_comes_back_after_a_disconnect(sim: DingTalkSim) -> None:
+async def test_run_sdk_opens_the_successor_before_it_leaves(sim: DingTalkSim) -> None:
+    sim.policy.leave_after = 0.5
     ann = sim.add_person("Ann")
     async with Receiver(sim) as receiver:
         await sim.wait_for(lambda: sim.links, 30)
         await sim.leave_links()
-        await sim.wait_for(lambda: sim.opened == 2)
+        await sim.wait_for(lambda: len(sim.links) == 2)
         await sim.wait_for(lambda: receiver.status.connects == 2)
+        await sim.wait_for(lambda: len(sim.links) == 1)
         await sim.say(sim.p2p(ann), ann, "hello")
         await sim.wait_for(lambda: sim.acks)
-        assert receiver.status.connected
+        assert receiver.status.hearing
+        assert (receiver.status.reconnects, receiver.gaps) == (0, [])
+
+
+@pytest.mark.parametrize("how", ["cut", "closed", "refused"])
+async def test_run_sdk_comes_back(sim: DingTalkSim, how: str) -> None:
+    ann = sim.add_person("Ann")
+    async with Receiver(sim) as receiver:
+        await sim.wait_for(lambda: receiver.status.connected, 30)
+        if how == "refused":
+            sim.refuse_links()
+        if how == "closed":
+            await sim.close_links()
+        else:
+            sim.cut_links()
+        if how == "refused":
+            await sim.wait_for(lambda: "503" in receiver.status.detail)
+            assert not receiver.status.hearing and "refuses" in receiver.status.cause
+            sim.accept_links()
+        await sim.wait_for(lambda: receiver.status.connects == 2)
+        assert len(receiver.gaps) == 1
+        await sim.say(sim.p2p(ann), ann, "hello")
+        await sim.wait_for(lambda: sim.acks)
+
+
+async def test_run_sdk_leaves_a_link_whose_pings_stop(sim: DingTalkSim) -> None:
+    """The client itself would stay deaf: its own pongs go on."""
+    sim.policy.ping_every = 0.1
+    async with Receiver(sim, deaf_after=1.0) as receiver:
+        await sim.wait_for(lambda: receiver.status.proven > receiver.status.since + 0.5, 30)
+        sim.mute_links()
+        await sim.wait_for(lambda: receiver.status.connects == 2)
+        assert len(receiver.gaps) == 1
 
 
 async def test_run_sdk_says_why_it_is_refused_and_ends_when_cancelled(sim: DingTalkSim) -> None:
     async with Receiver(sim, secret="wrong") as receiver:
-        await sim.wait_for(lambda: "401" in receiver.status.cause, 30)
-        assert not receiver.status.connected
+        await sim.wait_for(lambda: "401" in receiver.status.detail, 30)
+        assert not receiver.status.connected and receiver.status.auth_failed
+        assert "credentials refused" in receiver.status.cause
         receiver.task.cancel()
         done, _ = await asyncio.wait({receiver.task}, timeout=5)
         assert done

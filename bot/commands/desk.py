@@ -8,11 +8,13 @@ from dataclasses import dataclass
 from bot.access import Access, entry_of
 from bot.commands.read import Command
 from bot.contract import ChatPlatform, Clock, Conversation, NewTurn, TurnStore
+from bot.deliveries import Deliveries
 from bot.lanes import Lanes
 from bot.personas import Personas
-from bot.receipts import Receipts
 from bot.settings import Chat, ModelService
 from bot.texts import say
+from bot.trail import Trails
+from bot.waiting import WaitingRoom
 
 
 @dataclass(frozen=True)
@@ -24,7 +26,9 @@ class Desk:
     platforms: Mapping[str, ChatPlatform]
     access: Access
     personas: Personas
-    receipts: Receipts
+    waiting: WaitingRoom
+    deliveries: Deliveries
+    trails: Trails
     chat: Chat
     model: ModelService
     clock: Clock

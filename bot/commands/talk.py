@@ -41,7 +41,7 @@ async def stop(desk: Desk, call: Call) -> str:
         sender = None if everybody else turn.sender.id
         stopped = await desk.store.stop_waiting(lane, sender)
         for each in stopped:
-            desk.receipts.over(each)
+            desk.waiting.stopped(each)
         waiting += len(stopped)
     for run in running:
         run.end("stopped")

@@ -1,0 +1,159 @@
+"""After a time in which nobody listened: fetch what was said, where the platform has a
+history, and name to the operator what cannot be fetched (design.md 1)."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from bot.contract import (
+    ChatPlatform,
+    Clock,
+    Gap,
+    History,
+    InboundMessage,
+    Intake,
+    Json,
+    TurnStore,
+)
+from bot.errors import AuthError, BorderError, PermissionDenied, QuotaExhausted, StoreError
+from bot.tasks import TaskSet
+
+log = logging.getLogger(__name__)
+
+SHORTEST = 10.0
+"""Seconds; what falls into a shorter gap is delivered again by the platform soon."""
+
+MARGIN = 15.0
+"""Seconds fetched before the gap: an event may have been on its way."""
+
+TOGETHER = 30.0
+"""Seconds in which the gaps of a link that comes and goes become one."""
+
+ACTIVE = 30 * 86_400.0
+MOST_CHATS = 200
+"""Chats fetched: those with a question in the last 30 days, newest first. Each costs a
+call of the month."""
+
+HEAR_EVERY = 60.0
+
+NO_HISTORY = "这个平台不能取回历史消息 / this platform has no history to fetch"
+
+
+@dataclass(eq=False)
+class CatchUp:
+    """`intake` gets what was fetched, exactly as what is pushed."""
+
+    store: TurnStore
+    platforms: Mapping[str, ChatPlatform]
+    intake: Intake
+    clock: Clock
+    _fetched: set[str] = field(default_factory=set)
+    _waiting: dict[str, tuple[float, float]] = field(default_factory=dict)
+    _tasks: TaskSet = field(default_factory=TaskSet)
+
+    # ------------------------------------------------------------ while all is well
+
+    async def run(self) -> None:
+        """Remember until when each bot heard, and fetch what was missed before this
+        start; until cancelled."""
+        for bot in self.platforms:
+            await self._since_last_time(bot)
+        while True:
+            await self.clock.sleep(HEAR_EVERY)
+            for bot, platform in self.platforms.items():
+                if platform.status.connected:
+                    await self._remember(bot)
+
+    async def _since_last_time(self, bot: str) -> None:
+        try:
+            heard = await self.store.heard(bot)
+        except StoreError as error:
+            log.warning("what was missed before the start is not known: %s", error)
+            return
+        if heard > 0:
+            self.gap(bot, heard, self.clock.time())
+
+    async def _remember(self, bot: str) -> None:
+        try:
+            await self.store.hear(bot, self.clock.time())
+        except StoreError as error:
+            log.warning("not remembered that %s hears: %s", bot, error)
+
+    # ------------------------------------------------------------ after a gap
+
+    def gap(self, bot: str, since: float, until: float) -> None:
+        """As bot.contract.Intake.gap."""
+        waiting = self._waiting.get(bot)
+        if waiting is not None:
+            self._waiting[bot] = (min(waiting[0], since), max(waiting[1], until))
+        elif until - since >= SHORTEST:
+            self._waiting[bot] = (since, until)
+            self._tasks.spawn(self._fetch(bot), name=f"catch up {bot}")
+
+    async def _fetch(self, bot: str) -> None:
+        if bot in self._fetched:
+            await self.clock.sleep(TOGETHER)
+        self._fetched.add(bot)
+        since, until = self._waiting.pop(bot)
+        platform = self.platforms[bot]
+        if not isinstance(platform, History):
+            await self._miss(Gap(bot, "", since, until, NO_HISTORY))
+            return
+        chats = await self._chats(bot, until)
+        log.info("%s was away %.0f s; looking at %d chats", bot, until - since, len(chats))
+        for chat, address in chats:
+            await self._fetch_chat(platform, Gap(bot, chat, since, until, ""), address)
+
+    async def _chats(self, bot: str, until: float) -> list[tuple[str, Json]]:
+        try:
+            found = await self.store.addresses(bot, until - ACTIVE)
+        except StoreError as error:
+            log.warning("chats not read: %s", error)
+            return []
+        return list(found)[:MOST_CHATS]
+
+    async def _fetch_chat(self, platform: History, gap: Gap, address: Json) -> None:
+        try:
+            found = await platform.missed(address, gap.since - MARGIN, gap.until)
+        except BorderError as error:
+            await self._miss(replace(gap, why=_why(error)))
+            return
+        minutes = max(1, round(_span(gap) / 60))
+        for message in found:
+            if not message.ignored and await self._hand_over(message, minutes):
+                minutes = 0
+
+    async def _hand_over(self, message: InboundMessage, minutes: int) -> bool:
+        """Whether it was new: the first one tells how long we were away."""
+        try:
+            known = await self.store.turn_of(message.bot, message.message_id)
+            await self.intake.message(replace(message, away=minutes))
+        except StoreError as error:
+            log.warning("a fetched message was not stored: %s", error)
+            return False
+        return known is None
+
+    async def _miss(self, gap: Gap) -> None:
+        log.warning("%s %s: nothing fetched for %.0f s: %s", gap.bot, gap.chat, _span(gap), gap.why)
+        try:
+            await self.store.miss(gap)
+        except StoreError as error:
+            log.warning("gap not noted: %s", error)
+
+    async def close(self) -> None:
+        await self._tasks.cancel()
+
+
+def _span(gap: Gap) -> float:
+    return gap.until - gap.since
+
+
+def _why(error: BorderError) -> str:
+    if isinstance(error, PermissionDenied) and error.scopes:
+        scopes = " ".join(error.scopes)
+        return f"缺少权限 {scopes} / missing scope {scopes}"
+    if isinstance(error, PermissionDenied | AuthError | QuotaExhausted):
+        return f"平台拒绝 / refused: {error}"
+    return f"没有取到 / not fetched: {error}"

@@ -1,0 +1,93 @@
+"""What came too late to be run by itself: one line per chat names it and offers to answer
+it now, which is its visible outcome (design.md 5)."""
+
+from __future__ import annotations
+
+import logging
+import uuid
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field, replace
+
+from bot.contract import Clock, Ending, Event, NewTurn, Turn, TurnStore, words_of
+from bot.endings import LATE
+from bot.errors import StoreError
+from bot.tasks import TaskSet
+
+log = logging.getLogger(__name__)
+
+SETTLE = 2.0
+"""Seconds in which the late messages of one chat are gathered into one line."""
+
+SHOWN = 3
+"""Messages that are quoted; the others are counted."""
+
+Tell = Callable[[Turn], Awaitable[None]]
+
+
+@dataclass(eq=False)
+class LateMessages:
+    """`tell` answers a notice in its chat."""
+
+    store: TurnStore
+    clock: Clock
+    tell: Tell
+    _chats: dict[str, list[Turn]] = field(default_factory=dict)
+    _tasks: TaskSet = field(default_factory=TaskSet)
+
+    def add(self, turn: Turn) -> None:
+        """A late message was claimed."""
+        waiting = self._chats.setdefault(turn.new.conversation, [])
+        waiting.append(turn)
+        if len(waiting) == 1:
+            self._tasks.spawn(self._offer(turn.new.conversation), name="late")
+
+    async def _offer(self, conversation: str) -> None:
+        await self.clock.sleep(SETTLE)
+        turns = self._chats.pop(conversation)
+        notice = self._notice(turns)
+        try:
+            accepted = await self.store.accept(Event(f"{notice.bot}:late:{turns[0].id}", notice))
+            if accepted.turn is not None and not accepted.turn.ended:
+                await self.tell(accepted.turn)
+            told = Ending("refused", error="late", delivery="delivered", proof=f"late:{notice.id}")
+            for turn in turns:
+                await self.store.finish(turn.id, told)
+        except StoreError as error:
+            log.warning("late messages are offered at the next start: %s", error)
+
+    def _notice(self, turns: list[Turn]) -> NewTurn:
+        newest = turns[-1].new
+        quotes = [f"> {words_of(turn.new.parts)[:60]}" for turn in turns[:SHOWN]]
+        if len(turns) > SHOWN:
+            quotes.append("> …")
+        blanks = {
+            "count": len(turns),
+            "minutes": max(1, round((self.clock.time() - turns[0].new.asked_at) / 60)),
+            "quotes": "\n".join(quotes),
+            "turns": [turn.id for turn in turns],
+        }
+        return replace(
+            newest,
+            id=uuid.uuid4().hex,
+            kind="notice",
+            message_id="",
+            parts=(),
+            notice=LATE,
+            notice_args=blanks,
+        )
+
+    async def close(self) -> None:
+        await self._tasks.cancel()
+
+
+def named_in(notice: Turn) -> tuple[str, ...]:
+    """The ids of the turns that a late notice offers."""
+    return tuple(notice.new.notice_args.get("turns", ()))
+
+
+def notice_of(turn: Turn) -> str:
+    """The id of the notice that offered this late turn; empty for any other turn."""
+    ending = turn.ending
+    if ending is None or ending.error != "late" or not ending.proof.startswith("late:"):
+        return ""
+    return ending.proof.removeprefix("late:")

@@ -1,0 +1,138 @@
+"""Model Markdown made ready for a chat: cleaned, cut, closed, previewed. Pure, and linear
+in the text.
+
+Cutting is bot/cutter.py; what a line is, bot/blocks.py.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from bot.blocks import TABLE, Kind, Place, kinds
+from bot.breaks import splits_character
+from bot.cutter import Cutter, Part
+
+__all__ = ["Cutter", "Part", "clean", "complete", "fit_tables", "preview"]
+
+_UNSHOWABLE = r"\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ufeff"
+_DIRTY = re.compile(rf"[{_UNSHOWABLE}\r\ud800-\udfff]")
+_REMOVED = re.compile(rf"[{_UNSHOWABLE}]+")
+_SURROGATE = re.compile(r"([\ud800-\udbff])[\udc00-\udfff]|[\ud800-\udfff]")
+_HELD = re.compile(r"[\r\ud800-\udbff]\Z")
+
+
+def clean(text: str) -> str:
+    """The text without what no chat can show: line ends are LF, lone surrogates U+FFFD;
+    control characters but LF and TAB, direction overrides and byte order marks are gone.
+    An end whose meaning the next character decides (CR, the first half of a pair) is held
+    back, so clean(a) is a prefix of clean(a + b)."""
+    if not _DIRTY.search(text):
+        return text
+    text = _HELD.sub("", text).replace("\r\n", "\n").replace("\r", "\n")
+    return _REMOVED.sub("", _SURROGATE.sub(_joined, text))
+
+
+def _joined(found: re.Match[str]) -> str:
+    if found[1] is None:
+        return "\ufffd"
+    return found[0].encode("utf-16", "surrogatepass").decode("utf-16")
+
+
+def complete(text: str) -> str:
+    """The text with its open fenced code block closed; otherwise the text itself."""
+    if "```" not in text and "~~~" not in text:
+        return text
+    place = Place()
+    for line in text.split("\n"):
+        place = place.after(line)
+    if place.fence is None:
+        return text
+    line_end = "" if text.endswith("\n") else "\n"
+    return text + line_end + place.fence.closing
+
+
+def fit_tables(text: str, tables: int) -> str:
+    """The text with its first `tables` tables as they are, and each later one in a fence.
+    A fence whose table reaches the end of the text is left open for complete(), so that
+    growing text mostly stays a prefix of what follows."""
+    if "|" not in text:
+        return text
+    out, seen, found = list[str](), 0, list(kinds(text.split("\n")))
+    at = 0
+    while at < len(found):
+        end = _table_end(found, at)
+        rows = [line for _, line in found[at : end or at + 1]]
+        seen += 1 if end else 0
+        if end and seen > tables:
+            marks = _longer_fence(rows)
+            open_end = end == len(found) or (end == len(found) - 1 and not found[end][1])
+            rows = [marks, *rows] if open_end else [marks, *rows, marks]
+        out += rows
+        at = end or at + 1
+    return "\n".join(out) if seen > tables else text
+
+
+def _table_end(found: list[tuple[Kind, str]], at: int) -> int:
+    """The index behind the table that begins at `at`, 0 if none does."""
+    if found[at][0] is not Kind.HEADER:
+        return 0
+    end = at + 1
+    while end < len(found) and found[end][0] in (Kind.DELIMITER, Kind.ROW):
+        end += 1
+    return end
+
+
+def _longer_fence(rows: list[str]) -> str:
+    longest = max((len(run) for row in rows for run in re.findall("`+", row)), default=0)
+    return "`" * max(3, longest + 1)
+
+
+# ---------------------------------------------------------------- preview
+
+_LINK = re.compile(r"!?\[([^\[\]]*+)\]\([^()]*+\)")
+_LINE_MARKS = re.compile(r"(?:[ \t]*+(?:>|#{1,6}(?=[ \t]|\Z)|[-*+](?=[ \t])))*+")
+_RULE = re.compile(r"[-*_= \t]*+\Z")
+_BAR = re.compile(r"(?<!\\)\|")
+_BREAK = re.compile(r"<br ?/?>", re.IGNORECASE)
+_MARK = re.compile(
+    r"\\([!-/:-@\[-`{-~])|`+|\*{2,}|~{2,}"
+    r"|\*(?!(?<=[0-9A-Za-z]\*)[0-9A-Za-z])(?!(?<!\S\*)(?!\S))"  # not 2*3, not 2 * 3
+    r"|(?<!\w)_++|(?<!_)_++(?!\w)"
+)
+
+
+def preview(text: str, limit: int = 100) -> str:
+    """One plain line of at most `limit` characters for a chat list."""
+    taken = 1000 + 40 * limit
+    while True:
+        plain = " ".join(" ".join(_plain_lines(text[:taken])).split())
+        if len(plain) > limit or taken >= len(text):
+            return _shortened(plain, limit)
+        taken *= 4
+
+
+def _plain_lines(text: str) -> Iterator[str]:
+    for kind, line in kinds(text.split("\n")):
+        if kind is Kind.CODE:
+            yield line
+        elif kind not in (Kind.FENCE, Kind.DELIMITER):
+            yield _plain(_BAR.sub(" ", line) if kind in TABLE else line)
+
+
+def _plain(line: str) -> str:
+    """Prose without its marks; a link is its text."""
+    if _RULE.match(line):
+        return ""
+    line = _BREAK.sub(" ", _LINE_MARKS.sub("", line, count=1))
+    line = _LINK.sub(r"\1", _LINK.sub(r"\1", line))  # twice: an image may be a link's text
+    return _MARK.sub(lambda found: found[1] or "", line)
+
+
+def _shortened(plain: str, limit: int) -> str:
+    if len(plain) <= limit:
+        return plain
+    at = limit - 1
+    while at > 0 and splits_character(plain, at):
+        at -= 1
+    return f"{plain[:at].rstrip()}…"

@@ -1,0 +1,189 @@
+"""What the operator may ask of the running process (bot.contract.Operator)."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+
+from bot.contract import (
+    Backlog,
+    ChatPlatform,
+    Clock,
+    Json,
+    LinkStatus,
+    Metric,
+    Turn,
+    TurnStore,
+)
+from bot.deliveries import Deliveries
+from bot.errors import BorderError, Gone, StoreError
+from bot.lanes import Lanes
+from bot.report import account_json, backlog_json, gap_json, turn_brief
+from bot.trail import Trails
+
+STORE_SECONDS = 2.0
+"""How long the store may take to answer before it counts as broken."""
+
+SHOWN = 20
+"""Turns that the playground's page is told of."""
+
+Labels = tuple[tuple[str, str], ...]
+
+
+@dataclass(eq=False)
+class Office:
+    """Everything that answers come from."""
+
+    store: TurnStore
+    platforms: Mapping[str, ChatPlatform]
+    lanes: Lanes
+    trails: Trails
+    deliveries: Deliveries
+    clock: Clock
+    version: str
+    started_at: float
+
+    # ------------------------------------------------------------ health
+
+    async def problems(self) -> list[str]:
+        """As bot.contract.Operator."""
+        found = [_red(p.status) for p in self.platforms.values() if not p.status.hearing]
+        try:
+            async with asyncio.timeout(STORE_SECONDS):
+                await self.store.conversation("")
+        except (StoreError, TimeoutError) as error:
+            why = str(error) or "timeout"
+            found.append(f"存储不可用（{why}） / the store does not work ({why})")
+        return found
+
+    async def metrics(self) -> list[Metric]:
+        """As bot.contract.Operator."""
+        backlog = await self.store.backlog()
+        found = [*_counts(backlog), Metric("queqiao_open_cards", len(self.lanes), "gauge", OPEN)]
+        for platform in self.platforms.values():
+            found += self._of_link(platform)
+        return found
+
+    def _of_link(self, platform: ChatPlatform) -> list[Metric]:
+        status = platform.status
+        labels = (("bot", platform.bot), ("platform", platform.platform))
+        silent = self._silent(status)
+        return [
+            Metric("queqiao_hearing", float(status.hearing), "gauge", HEARING, labels),
+            Metric(
+                "queqiao_seconds_since_event",
+                -1.0 if silent is None else silent,
+                "gauge",
+                SILENT,
+                labels,
+            ),
+            Metric("queqiao_reconnects_total", status.reconnects, "counter", RECONNECTS, labels),
+        ]
+
+    def _silent(self, status: LinkStatus) -> float | None:
+        """Seconds since the last event; None for never."""
+        return self.clock.monotonic() - status.last_event if status.last_event else None
+
+    # ------------------------------------------------------------ looking
+
+    async def status(self) -> Json:
+        """As bot.contract.Operator."""
+        problems = await self.problems()
+        undelivered = await self.store.undelivered()
+        return {
+            "ready": not problems,
+            "problems": problems,
+            "version": self.version,
+            "uptime": self.clock.monotonic() - self.started_at,
+            "bots": [self._bot(platform) for platform in self.platforms.values()],
+            "backlog": backlog_json(await self.store.backlog()),
+            "undelivered": [turn_brief(turn) for turn in undelivered],
+            "gaps": [gap_json(gap) for gap in await self.store.gaps()],
+        }
+
+    def _bot(self, platform: ChatPlatform) -> Json:
+        status = platform.status
+        return {
+            "name": platform.bot,
+            "platform": platform.platform,
+            "connected": status.hearing,
+            "cause": status.cause,
+            "silent": self._silent(status),
+            "reconnects": status.reconnects,
+        }
+
+    async def live(self) -> Json:
+        """As bot.contract.Operator."""
+        problems = await self.problems()
+        turns = [self._live(turn) for turn, _ in list(self.trails.recent())[-SHOWN:]]
+        return {"ready": not problems, "problems": problems, "turns": turns}
+
+    def _live(self, turn: Turn) -> Json:
+        running = self.lanes.find(turn.id)
+        moments = self.trails.of(turn.id)
+        return {
+            "id": turn.id,
+            "platform": turn.new.platform,
+            "chat": turn.new.chat,
+            "message_id": turn.new.message_id,
+            "state": "running" if running else _last_state(turn, [m.what for m in moments]),
+            "moments": [asdict(moment) for moment in moments],
+        }
+
+    async def why(self, message_id: str) -> Json:
+        """As bot.contract.Operator."""
+        found = await self.store.accounts(message_id, tuple(self.platforms))
+        accounts = [
+            account_json(account, self.trails.of(account.turn.id) if account.turn else ())
+            for account in found
+        ]
+        return {"accounts": accounts}
+
+    # ------------------------------------------------------------ doing
+
+    async def resend(self, turn_id: str) -> Json:
+        """As bot.contract.Operator. Raises Gone for a turn that is not on the list."""
+        listed = await self.store.undelivered(1000)
+        found = [turn for turn in listed if len(turn_id) >= 8 and turn.id.startswith(turn_id)]
+        if len(found) != 1:
+            raise Gone(f"没有这条未送达的回答 / no undelivered answer {turn_id[:40]}")
+        error: BorderError | None = await self.deliveries.resend(found[0])
+        again = await self.store.turn(found[0].id)
+        state = again.ending.delivery if again and again.ending else "undelivered"
+        return {"delivery": state, "error": str(error) if error else ""}
+
+    async def backup(self, path: str) -> Json:
+        """As bot.contract.Operator."""
+        await self.store.backup(path)
+        return {"path": path, "bytes": await asyncio.to_thread(os.path.getsize, path)}
+
+
+def _red(status: LinkStatus) -> str:
+    return f"{status.name}: {status.cause or '没有连接 / not connected'}"
+
+
+def _last_state(turn: Turn, whats: list[str]) -> str:
+    if "closed" in whats:
+        return "ended"
+    return "undelivered" if "undelivered" in whats else turn.state
+
+
+HEARING = "1 when what is said now reaches the bot, as far as can be known."
+SILENT = "Seconds since the last event of the application; -1 for never."
+RECONNECTS = "Connections that followed a loss."
+OPEN = "Answers that are being written now."
+
+
+def _counts(backlog: Backlog) -> list[Metric]:
+    return [
+        Metric("queqiao_turns_waiting", backlog.waiting, "gauge", "Questions that wait."),
+        Metric("queqiao_turns_running", backlog.running, "gauge", "Questions being answered."),
+        Metric("queqiao_lanes", backlog.lanes, "gauge", "Lanes with unfinished turns."),
+        Metric("queqiao_lane_depth", backlog.deepest, "gauge", "Turns in the deepest lane."),
+        Metric("queqiao_oldest_unanswered", backlog.oldest, "gauge", "Epoch seconds; 0 for none."),
+        Metric("queqiao_undelivered", backlog.undelivered, "gauge", "Answers not delivered."),
+        Metric("queqiao_unconfirmed", backlog.unconfirmed, "gauge", "Answers of unknown fate."),
+        Metric("queqiao_redelivered_total", backlog.redelivered, "counter", "Repeated events."),
+    ]

@@ -1,0 +1,62 @@
+"""Makes the reply of a turn: its sinks aimed and journaled, its moments noted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from bot.contract import (
+    ChatPlatform,
+    Clock,
+    Handle,
+    ReplySink,
+    Retraction,
+    Snapshot,
+    Turn,
+    TurnStore,
+)
+from bot.pace import Pacer
+from bot.reply import Reply
+from bot.trail import Trails
+
+
+@dataclass(frozen=True)
+class Replies:
+    """Everything that a reply is made of."""
+
+    store: TurnStore
+    platforms: Mapping[str, ChatPlatform]
+    pacer: Pacer
+    trails: Trails
+    clock: Clock
+
+    def make(self, turn: Turn, growing: Snapshot, *, folded: bool = False) -> Reply:
+        """The turn's reply; it goes on with the cards that its journal names."""
+        platform = self.platforms[turn.new.bot]
+
+        def make_sink(part: int) -> ReplySink:
+            async def save(handle: Handle) -> None:
+                await self.store.save_handle(turn.id, part, handle)
+
+            known = part < len(turn.handles)
+            handle = turn.handles[part] if known else Handle(key=f"{turn.id}-{part}")
+            return platform.sink(turn.new.address, handle, save, max(1, turn.attempt))
+
+        return Reply(
+            make_sink,
+            self.pacer,
+            self.clock,
+            growing,
+            lambda what, detail: self.trails.note(turn.id, what, detail),
+            show_reasoning=folded,
+            earlier_parts=len(turn.handles),
+        )
+
+    async def retract(self, turn: Turn, reply: Reply) -> bool:
+        """Take back whatever was sent; False when something stays on the screen."""
+        if reply.untouched:
+            return True
+        platform = self.platforms[turn.new.bot]
+        if not isinstance(platform, Retraction):
+            return False
+        return all([await platform.retract(handle) for handle in reply.handles])

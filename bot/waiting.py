@@ -1,0 +1,107 @@
+"""Turns that wait behind others: a mark on the message at once, and after a moment a card
+that tells the position and later becomes the answer (design.md 6)."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import dataclass, field
+
+from bot.contract import Clock, Ending, Snapshot, Turn
+from bot.endings import final, growing
+from bot.receipts import Receipts
+from bot.replies import Replies
+from bot.reply import Reply
+from bot.tasks import TaskSet
+from bot.texts import say
+
+log = logging.getLogger(__name__)
+
+SHOW_AFTER = 3.0
+"""Seconds of waiting after which the position is shown."""
+
+CLOSE_SECONDS = 10.0
+"""How long the card of a turn that was stopped while it waited is tried; its lane tries
+again when it comes to it."""
+
+
+@dataclass(slots=True)
+class _Guest:
+    turn: Turn
+    ahead: int
+    timer: asyncio.Task[None] | None = None
+    reply: Reply | None = None
+
+
+@dataclass(eq=False)
+class WaitingRoom:
+    """Who waits in this process, lane by lane in order."""
+
+    replies: Replies
+    receipts: Receipts
+    clock: Clock
+    _lanes: dict[str, list[_Guest]] = field(default_factory=dict)
+    _tasks: TaskSet = field(default_factory=TaskSet)
+
+    def enter(self, turn: Turn, ahead: int) -> None:
+        """The message was taken and stands behind `ahead` others."""
+        guest = _Guest(turn, ahead)
+        self._lanes.setdefault(turn.new.lane, []).append(guest)
+        self.receipts.waiting(turn)
+        guest.timer = self._tasks.spawn(self._show_later(guest), name=f"wait {turn.id[:8]}")
+
+    async def _show_later(self, guest: _Guest) -> None:
+        await self.clock.sleep(SHOW_AFTER)
+        guest.reply = self.replies.make(guest.turn, self._look(guest))
+        guest.reply.start()
+        self.replies.trails.note(guest.turn.id, "waiting", str(guest.ahead))
+
+    def _look(self, guest: _Guest) -> Snapshot:
+        words = say("card.waiting", guest.turn.new.lang, ahead=guest.ahead)
+        return growing(guest.turn, words)
+
+    def leave(self, turn: Turn) -> Reply | None:
+        """The turn's time has come: the reply whose card is open, if there is one. Those
+        behind it move up."""
+        guests = self._lanes.get(turn.new.lane, [])
+        guest = next((g for g in guests if g.turn.id == turn.id), None)
+        if guest is None:
+            return None
+        self._remove(guest)
+        return guest.reply
+
+    def _remove(self, guest: _Guest) -> None:
+        lane = guest.turn.new.lane
+        guests = self._lanes[lane]
+        guests.remove(guest)
+        if not guests:
+            del self._lanes[lane]
+        self.receipts.over(guest.turn)
+        if guest.timer is not None:
+            guest.timer.cancel()
+
+    def moved(self, lane: str) -> None:
+        """One of the lane's turns has ended: those behind it are one nearer."""
+        for guest in self._lanes.get(lane, []):
+            guest.ahead = max(1, guest.ahead - 1)
+            if guest.reply is not None:
+                guest.reply.retitle(self._look(guest))
+
+    def stopped(self, turn: Turn) -> None:
+        """The turn was ended while it waited: its card, if it has one, says so now."""
+        reply = self.leave(turn)
+        if reply is not None and turn.ending is not None:
+            self._tasks.spawn(self._close(turn, reply, turn.ending), name="close waiting")
+
+    async def _close(self, turn: Turn, reply: Reply, ending: Ending) -> None:
+        if ending.state == "recalled" and await self.replies.retract(turn, reply):
+            return
+        await reply.close(final(turn, ending), patience=CLOSE_SECONDS)
+
+    async def close(self) -> None:
+        """Leave the open cards to the next process."""
+        await self._tasks.cancel()
+        for guests in list(self._lanes.values()):
+            for guest in guests:
+                if guest.reply is not None:
+                    await guest.reply.leave()
