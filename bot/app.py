@@ -13,6 +13,7 @@ from adapters.console.control import Control
 from adapters.console.server import Console
 from adapters.http import Http
 from adapters.models.openai_shape import ModelSettings, OpenAIModel
+from adapters.models.profiles import resolve
 from bot.access import Access
 from bot.answer import Answerer
 from bot.clock import SystemClock
@@ -51,15 +52,15 @@ class App:
 
     def __init__(self, settings: Settings, store: TurnStore, clock: Clock) -> None:
         self.settings, self.store, self.clock = settings, store, clock
-        self.http = Http()
+        self.http = Http(clock=clock)
         self.platforms = {bot.name: _platform(bot, self.http, clock) for bot in settings.bots}
         self.model = _model(settings.model, self.http, clock)
         self.replies = Replies(store, self.platforms, Pacer(clock), Trails(clock), clock)
         self.deliveries = Deliveries(store, self.replies, clock)
         self.answerer = self._answerer()
         self.lanes = Lanes(self.answerer.answer)
-        self.bot = Bot(self._desk(), self.answerer, self.replies.trails)
         self.office = self._office()
+        self.bot = Bot(self._desk(), self.answerer, self.replies.trails)
         self.console = Console(*settings.http, self.office)
         self.control = Control(place_of(settings).socket, self.office)
         self._tasks = TaskSet()
@@ -87,8 +88,7 @@ class App:
             access=Access(self.settings.admins),
             personas=self.answerer.personas,
             waiting=self.answerer.waiting,
-            deliveries=self.deliveries,
-            trails=self.replies.trails,
+            office=self.office,
             chat=self.settings.chat,
             model=self.settings.model,
             clock=self.clock,
@@ -194,6 +194,9 @@ def _dingtalk(bot: DingTalkBot, http: Http, clock: Clock) -> ChatPlatform:
 
 
 def _model(service: ModelService, http: Http, clock: Clock) -> ChatModel:
+    _, notice = resolve(service.model)
+    if notice:
+        log.warning("%s", notice)
     settings = ModelSettings(
         api_key=service.api_key,
         base_url=service.base_url,

@@ -18,6 +18,7 @@ from bot.contract import (
     TurnStore,
 )
 from bot.errors import AuthError, BorderError, PermissionDenied, QuotaExhausted, StoreError
+from bot.reply import RETRYABLE
 from bot.tasks import TaskSet
 
 log = logging.getLogger(__name__)
@@ -37,6 +38,9 @@ MOST_CHATS = 200
 call of the month."""
 
 HEAR_EVERY = 60.0
+
+RETRIES = (2.0, 10.0, 30.0, 60.0)
+"""Seconds after each failed read of a history."""
 
 NO_HISTORY = "这个平台不能取回历史消息 / this platform has no history to fetch"
 
@@ -116,7 +120,7 @@ class CatchUp:
 
     async def _fetch_chat(self, platform: History, gap: Gap, address: Json) -> None:
         try:
-            found = await platform.missed(address, gap.since - MARGIN, gap.until)
+            found = await self._missed(platform, gap, address)
         except BorderError as error:
             await self._miss(replace(gap, why=_why(error)))
             return
@@ -124,6 +128,18 @@ class CatchUp:
         for message in found:
             if not message.ignored and await self._hand_over(message, minutes):
                 minutes = 0
+
+    async def _missed(
+        self, platform: History, gap: Gap, address: Json
+    ) -> tuple[InboundMessage, ...]:
+        """A failure that may pass is tried again: the platform may have just come back."""
+        for pause in RETRIES:
+            try:
+                return await platform.missed(address, gap.since - MARGIN, gap.until)
+            except RETRYABLE as error:
+                log.info("history of %s not read yet: %s", gap.chat, error)
+            await self.clock.sleep(pause)
+        return await platform.missed(address, gap.since - MARGIN, gap.until)
 
     async def _hand_over(self, message: InboundMessage, minutes: int) -> bool:
         """Whether it was new: the first one tells how long we were away."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import uuid
+from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
@@ -41,6 +42,9 @@ from bot.trail import Trails
 
 log = logging.getLogger(__name__)
 
+SPEAKERS = 10_000
+"""People whose language is remembered."""
+
 QUOTE_CHARS = 20_000
 """A quote longer than this is cut; the person did not type it."""
 
@@ -56,6 +60,7 @@ class Bot:
         self._trails = trails
         self._late = LateMessages(desk.store, desk.clock, self._tell)
         self._tasks = TaskSet()
+        self._spoken: OrderedDict[tuple[str, str], str] = OrderedDict()
         self.catch_up = CatchUp(desk.store, desk.platforms, self, desk.clock)
 
     # ------------------------------------------------------------ intake
@@ -164,8 +169,21 @@ class Bot:
         return await self._asked_again(turn) if meaning.retry else turn
 
     def _language(self, message: InboundMessage) -> str:
-        chosen = self._desk.chat.language
-        return language_of(message.text, "zh") if chosen == "auto" else chosen
+        """That of the words; a command has none of its own and gets the one in which the
+        person last spoke here."""
+        if self._desk.chat.language != "auto":
+            return self._desk.chat.language
+        who = (message.chat, message.sender.id)
+        command = read(message.text) is not None
+        spoken = language_of(message.text, "") if message.text else ""
+        if not command and spoken:
+            self._spoken[who] = spoken
+            self._spoken.move_to_end(who)
+            if len(self._spoken) > SPEAKERS:
+                self._spoken.popitem(last=False)
+        elif spoken == "zh":
+            return "zh"
+        return self._spoken.get(who, "zh")
 
     def _meaning(self, message: InboundMessage) -> _Meaning:
         text, chat = message.text, self._desk.chat

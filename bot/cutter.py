@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from bot.blocks import Place, closing_room, fence_like, is_delimiter, is_heading, is_row
 from bot.breaks import break_in
 
-BLOCK, LINE, WEAK = range(3)
-"""Kinds of line beginnings to cut at, best first: where a block begins; any other; one
-where the cut would part what belongs together (a heading and its text, the header of a
-table and its first row)."""
+BLOCK, LINE, HEADED, TORN = range(4)
+"""Kinds of line beginnings to cut at, best first: where a block begins; any other; below a
+heading, or before a blank line; where the first line of a fence or the header of a table
+would lose what follows."""
 
 LEAST_BYTES = 16
 """A smaller limit counts as this one: less has no room for a fence around one character."""
@@ -127,8 +127,8 @@ class _Filling:
     def _need(self, line: str, whole: bool) -> int:
         """Bytes that must be free for this line and for closing the fence that it is in or
         may open. It never falls while a line grows: else the cut would depend on when one
-        looks. Code leaves room for its closing line too, and a row for a blank line, so
-        that the next part does not begin with nothing but these."""
+        looks. Code leaves room for its closing line too, so that the next part does not
+        begin with nothing but that."""
         size = _bytes(line)
         if fence := self._place.fence:
             if not line and not whole:
@@ -137,7 +137,7 @@ class _Filling:
             return size + (1 + _bytes(fence.closing)) * (1 if ends else 2)
         if room := closing_room(line):
             return size + room
-        return size + (2 if self._table.head and line.strip() else int(whole))
+        return size + int(whole)
 
     # ------------------------------------------------------------ lines that fit
 
@@ -163,17 +163,17 @@ class _Filling:
         self._best[self._kind(line, goes_on)] = cut
         return cut
 
-    def _kind(self, line: str, is_row: bool) -> int:
+    def _kind(self, line: str, goes_on: bool) -> int:
         if self._place.fence is not None:
-            return WEAK if self._opened else LINE
-        if is_row:
-            return WEAK if self._table.fresh else LINE
+            return TORN if self._opened else LINE
+        if goes_on:
+            return TORN if self._table.fresh else LINE
         if not line.strip() or self._titled:
-            return WEAK
+            return HEADED
         below_block = bool(self._table.head) or self._closed or self._place.blank
         if below_block or is_heading(line) or fence_like(line):
             return BLOCK
-        return WEAK if self._table.may_begin(line) else LINE
+        return TORN if self._table.may_begin(line) else LINE
 
     # ------------------------------------------------------------ the line that does not
 
@@ -189,7 +189,7 @@ class _Filling:
         may also leave it a quarter full, rather than be broken within a line."""
         lines = self._place.fence is not None or bool(self._table.head)
         for share in (2, 4) if lines else (2,):
-            for kind in (BLOCK, LINE, WEAK):
+            for kind in (BLOCK, LINE, HEADED, TORN):
                 cut = self._best.get(kind)
                 if cut and cut.size * share >= self._limit:
                     return cut

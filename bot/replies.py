@@ -17,6 +17,7 @@ from bot.contract import (
 )
 from bot.pace import Pacer
 from bot.reply import Reply
+from bot.texts import say
 from bot.trail import Trails
 
 
@@ -48,6 +49,8 @@ class Replies:
             self.clock,
             growing,
             lambda what, detail: self.trails.note(turn.id, what, detail),
+            sealed=Snapshot(note=say("card.continues", turn.new.lang), state="continued"),
+            superseded=Snapshot(note=say("card.superseded", turn.new.lang)),
             show_reasoning=folded,
             earlier_parts=len(turn.handles),
         )

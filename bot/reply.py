@@ -47,7 +47,9 @@ class _Part:
 
 class Reply:
     """One turn's reply. `running` is what a card shows besides the text while it grows
-    (status line, Stop button). `failure` is why the last close() delivered nothing."""
+    (status line, Stop button), `sealed` what one shows whose text goes on in the next, and
+    `superseded` what one shows that an earlier run left and this one has no use for.
+    `failure` is why the last close() delivered nothing."""
 
     def __init__(
         self,
@@ -57,6 +59,8 @@ class Reply:
         running: Snapshot,
         note: Note,
         *,
+        sealed: Snapshot | None = None,
+        superseded: Snapshot | None = None,
         show_reasoning: bool = False,
         earlier_parts: int = 0,
     ) -> None:
@@ -65,6 +69,8 @@ class Reply:
         self._clock = clock
         self._running = running
         self._note = note
+        self._sealed = sealed or Snapshot(state="continued")
+        self._superseded = superseded or Snapshot(state="continued")
         self.failure: BorderError | None = None
         self._show_reasoning = show_reasoning
         self._earlier_parts = earlier_parts
@@ -242,7 +248,7 @@ class Reply:
         limits = self._part(index).sink.limits
         last = index >= len(pieces) - 1
         text = self._visible(pieces[index]) if index < len(pieces) else ""
-        base = (final or self._running) if last else Snapshot(state="continued")
+        base = (final or self._running) if last else self._sealed
         text = fit_tables(text, limits.tables if self._tables is None else self._tables)
         if limits.whole_markdown or base.state != "running":
             text = complete(text)
@@ -345,7 +351,7 @@ class Reply:
     async def _supersede(self, used: int, final: Snapshot) -> None:
         """Close cards that an earlier run, or a text since cut otherwise, left open."""
         for index in range(used, max(self._earlier_parts, len(self._parts))):
-            await self._finish(index, replace(final, text="", buttons=(), footer=""))
+            await self._finish(index, replace(self._superseded, state=final.state))
 
     def _proof(self, used: int) -> Delivery:
         done = [part.done for part in self._parts[:used] if part.done is not None]

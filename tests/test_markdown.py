@@ -216,9 +216,20 @@ def test_where_it_is_cut(text: str, first: str):
     assert cut(text, 64)[0] == first
 
 
-def test_a_cut_leaves_at_least_half_a_part():
-    text = "short\n\n" + "字" * 40
-    assert len(cut(text, 64)[0].encode()) > 60
+@pytest.mark.parametrize("short", ["short\n\n", "short\n", "short. ", "short "])
+def test_a_cut_leaves_at_least_half_a_part(short: str):
+    assert len(cut(short + "字" * 40, 64)[0].encode()) > 60
+
+
+def test_below_a_table_is_a_good_place_to_cut():
+    first, *_ = cut(TABLE + ROW * 4 + "text\n" * 20, 100)
+    assert first == TABLE + ROW * 4
+
+
+@pytest.mark.parametrize("below", ["```py\n", TABLE], ids=["fence", "table"])
+def test_a_long_heading_is_parted_from_its_block_rather_than_the_block_torn(below: str):
+    heading = f"# {'h' * 60}\n"
+    assert cut(f"{heading}{below}{'|' + 'x' * 100}", 110)[0] == heading
 
 
 @pytest.mark.parametrize(
@@ -315,16 +326,17 @@ def test_no_part_begins_with_an_empty_table(rows: int, below: str):
             assert not part.startswith(TABLE) or part.startswith(TABLE + ROW)
 
 
-@pytest.mark.parametrize("length", range(50, 100))
+@pytest.mark.parametrize("length", range(50, 118))
 def test_header_and_rows_stay_together(length: int):
     text = "x" * length + "\n" + TABLE + ROW * 3
     for part in cut(text, 120):
         assert not part.endswith(("| a | b |\n", "|---|---|\n"))
 
 
+@pytest.mark.parametrize("gap", ["\n\n", "\n"])
 @pytest.mark.parametrize("block", [TABLE + ROW * 4, "```\n" + "code\n" * 8 + "```\n"])
-def test_a_block_moves_whole_to_the_next_part(block: str):
-    before = "text " * 12 + "\n\n"
+def test_a_block_moves_whole_to_the_next_part(block: str, gap: str):
+    before = "text " * 12 + gap
     assert cut(before + block, 100) == [before, block]
 
 
@@ -334,9 +346,32 @@ def test_a_block_keeps_its_heading():
 
 
 def test_rows_are_cut_apart_only_alone():
-    row = f"| {'长' * 40} | b |\n"
-    parts = cut(TABLE + row * 3, 200)
-    assert parts == [TABLE + row] * 3
+    row = f"| {'长' * 55} | b |\n"
+    assert cut(TABLE + row * 3, 200) == [TABLE + row] * 3
+    assert cut(TABLE + ROW * 4 + row * 2, 200) == [TABLE + ROW * 4, TABLE + row, TABLE + row]
+
+
+def test_below_a_row_longer_than_a_part_the_table_goes_on():
+    parts = cut(f"{TABLE}| {'长' * 100} | b |\n{ROW * 30}", 200)
+    assert all(part.startswith(TABLE) for part in parts)
+    assert parts[-1].endswith(ROW)
+
+
+@pytest.mark.parametrize("below", ["```\ncode\n```", "# head\ntext"])
+@pytest.mark.parametrize("rows", range(1, 12))
+def test_without_outer_bars_no_part_begins_with_an_empty_table(rows: int, below: str):
+    head = "a | b\n--|--\n"
+    for limit in range(64, 84):
+        for part in cut(head + "1 | 2\n" * rows + below, limit):
+            assert not part.startswith(head) or part.startswith(f"{head}1")
+
+
+@pytest.mark.parametrize("limit", range(64, 70))
+def test_no_part_is_empty_while_blank_lines_of_code_arrive(limit: int):
+    text = "```\nx\n" + "\n" * 100
+    cutter = Cutter(limit)
+    for end in range(1, len(text)):
+        assert all(part.start < part.end for part in cutter.parts(text[:end]))
 
 
 def test_shrinking_twice_takes_the_smaller_limit():
@@ -533,7 +568,7 @@ def test_cut_then_fitted_then_closed(text: str, limit: int, tables: int):
         ("# 标题\n\n**粗** *斜* ~~删~~ `code` __b__ _i_", "标题 粗 斜 删 code b i"),
         ("[文字](https://a.b/c) ![图](img_key) [![x](y)](z)", "文字 图 x"),
         ("- one\n* two\n> three\n1. four\n\n---\nfive", "one two three 1. four five"),
-        ("```py\nx = a * b  # no\n```\nend", "x = a * b # no end"),
+        ("```py\n# *no*\nx = [a](b)\n```\nend", "# *no* x = [a](b) end"),
         (f"{TABLE}{ROW}", "a b 1 2"),
         ("snake_case 2*3 2 * 3 \\*no\\* a|b", "snake_case 2*3 2 * 3 *no* a|b"),
         ("a<br>b\u3000\tc", "a b c"),

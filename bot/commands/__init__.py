@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bot.commands import choose, look, talk
+from bot.commands import choose, look, operate, talk
 from bot.commands.desk import Call, Desk, Handler
 from bot.commands.read import Command, read
 
@@ -18,6 +18,8 @@ HANDLERS: dict[str, Handler] = {
     "model": choose.model,
     "persona": choose.persona,
     "reasoning": choose.reasoning,
+    "why": operate.why,
+    "admin": operate.admin,
 }
 """Every command but /retry, which becomes a turn of its own (bot.core)."""
 

@@ -7,13 +7,11 @@ from dataclasses import dataclass
 
 from bot.access import Access, entry_of
 from bot.commands.read import Command
-from bot.contract import ChatPlatform, Clock, Conversation, NewTurn, TurnStore
-from bot.deliveries import Deliveries
+from bot.contract import ChatPlatform, Clock, Conversation, NewTurn, Operator, TurnStore
 from bot.lanes import Lanes
 from bot.personas import Personas
 from bot.settings import Chat, ModelService
 from bot.texts import say
-from bot.trail import Trails
 from bot.waiting import WaitingRoom
 
 
@@ -27,8 +25,7 @@ class Desk:
     access: Access
     personas: Personas
     waiting: WaitingRoom
-    deliveries: Deliveries
-    trails: Trails
+    office: Operator
     chat: Chat
     model: ModelService
     clock: Clock

@@ -15,7 +15,8 @@ BEIJING = timezone(timedelta(hours=8))
 async def status(desk: Desk, call: Call) -> str:
     link = desk.platforms[call.turn.bot].status
     persona = desk.personas.label(call.choice("persona", desk.chat.persona), call.turn.lang)
-    return call.say(
+    problems = await desk.office.problems()
+    told = call.say(
         "status",
         link=_link(call, link),
         model=call.choice("model", desk.model.model),
@@ -25,10 +26,11 @@ async def status(desk: Desk, call: Call) -> str:
         uptime=_span(call, desk.clock.monotonic() - desk.started_at),
         version=desk.version,
     )
+    return "\n".join([told, *(f"- ⚠️ {problem}" for problem in problems)])
 
 
 def _link(call: Call, link: LinkStatus) -> str:
-    return call.say("status.up") if link.connected else call.say("status.down", cause=link.cause)
+    return call.say("status.up") if link.hearing else call.say("status.down", cause=link.cause)
 
 
 def _span(call: Call, seconds: float) -> str:

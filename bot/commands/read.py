@@ -17,14 +17,18 @@ WORDS: dict[str, tuple[str, ...]] = {
     "model": ("模型",),
     "persona": ("人设",),
     "reasoning": ("思考",),
+    "why": ("为什么",),
+    "admin": ("管理",),
 }
 """Each command and the words that mean the same."""
+
+QUESTIONS = ("我是谁", "模型", "思考", "人设", "为什么", "管理")
 
 ALONE = {
     word
     for words in WORDS.values()
     for word in words
-    if not word.isascii() and word not in ("我是谁", "模型", "思考", "人设")
+    if not word.isascii() and word not in QUESTIONS
 }
 """Chinese words that are a command without a slash, when they are the whole message.
 The others are too likely to be a question or an answer in themselves."""

@@ -1,29 +1,30 @@
-// The bar at the top: brand, who speaks, language, theme, faults.
+// The bar at the top: brand, who speaks, how the bot is, faults, language, theme.
 
 import { h, icon } from "/static/dom.js";
-import { toast } from "/static/toast.js";
+import { Faults } from "/static/faults.js";
+import { Lamp } from "/static/lamp.js";
 import { lang, setLang, t } from "/static/words.js";
 
 const MOON = "M20 14.500A8 8 0 0 1 9.500 4 8 8 0 1 0 20 14.500z";
 const BOLT = "M13 3L5 13.500h6L10 21l8-10.500h-6z";
-const FAULTS = ["cut-feishu", "cut-dingtalk"];
-const MODEL_FAULTS = ["slow", "model-503", "model-402", "model-cut", "model-empty", "clear"];
 
 export class Bar {
   constructor(app) {
     this.app = app;
     this.people = h("div", { class: "people", role: "radiogroup", "aria-label": t("speakAs"), onkeydown: (event) => this.arrows(event) });
     this.model = h("span", { class: "model", "data-testid": "model" });
-    this.panel = h("div", { class: "faults", role: "dialog", "aria-label": t("faultsTitle"), hidden: true, "data-testid": "faults" });
-    this.opener = h("button", { type: "button", class: "ghost", "aria-expanded": "false", "data-testid": "faults-open", title: t("faults"), onclick: () => this.open(this.panel.hidden) }, icon(BOLT), h("span", { class: "wide" }, t("faults")));
+    this.lamp = new Lamp(app);
+    const opener = h("button", { type: "button", class: "ghost", "aria-expanded": "false", "data-testid": "faults-open", title: t("faults") }, icon(BOLT), h("span", { class: "wide" }, t("faults")));
+    this.faults = new Faults(app, opener);
     const language = h("button", { type: "button", class: "ghost", "data-testid": "language", onclick: () => this.switchLanguage() }, t("language"));
     const theme = h("button", { type: "button", class: "ghost", "data-testid": "theme", "aria-label": t("theme"), title: t("theme"), onclick: switchTheme }, icon(MOON));
     const brand = h("div", { class: "brand" }, h("img", { src: "/static/icon.svg", alt: "", width: "28", height: "28" }), h("h1", {}, t("brand")), h("span", { class: "tagline" }, t("tagline")), this.model);
-    this.node = h("div", { class: "bar" }, brand, this.people, h("div", { class: "tools" }, this.opener, language, theme), this.panel);
+    this.node = h("div", { class: "bar" }, brand, this.people, h("div", { class: "tools" }, this.lamp.node, opener, language, theme));
     this.gone = new AbortController();
     const { signal } = this.gone;
-    document.addEventListener("click", (event) => this.clickedAway(event), { signal });
-    document.addEventListener("keydown", (event) => event.key === "Escape" && this.open(false), { signal });
+    const closable = [this.faults, this.lamp, ...app.chats.map((chat) => chat.trail)];
+    document.addEventListener("click", ({ target }) => closable.forEach((one) => one.clickedAway(target)), { signal });
+    document.addEventListener("keydown", ({ key }) => key === "Escape" && closable.forEach((one) => one.open(false)), { signal });
   }
 
   redraw() {
@@ -31,7 +32,8 @@ export class Bar {
     this.model.textContent = t(app.real ? "real" : "standin");
     this.model.title = t(app.real ? "realHint" : "standinHint");
     this.people.replaceChildren(...[...app.people.values()].map((person, at) => this.person(person, at === 0)));
-    this.drawFaults();
+    this.faults.redraw();
+    this.lamp.draw();
   }
 
   person({ key, name }, admin) {
@@ -50,30 +52,9 @@ export class Bar {
     this.people.querySelector("[aria-checked=true]").focus();
   }
 
-  drawFaults() {
-    const { app } = this;
-    const names = app.faults.model ? [...FAULTS, ...MODEL_FAULTS] : FAULTS;
-    const close = h("button", { type: "button", class: "ghost", "aria-label": t("close"), onclick: () => this.open(false) }, "✕");
-    const buttons = names.map((name) => h("button", { type: "button", class: `fault ${name}`, "data-testid": `fault-${name}`, "aria-pressed": name in app.faults.on ? String(app.faults.on[name]) : null, onclick: () => this.fault(name) }, t(`fault.${name}`)));
-    this.panel.replaceChildren(h("header", {}, h("b", {}, t("faultsTitle")), close), h("p", {}, t("faultsLead")), ...buttons);
-  }
-
-  async fault(name) {
-    const answer = await this.app.ask({ do: "fault", name });
-    if (answer.error || answer.lost || name in this.app.faults.on) return;
-    toast(t(name.startsWith("model") ? "faultDone.other" : `faultDone.${name}`));
-  }
-
-  open(wanted) {
-    if (this.panel.hidden !== wanted) return;
-    this.panel.hidden = !wanted;
-    this.opener.setAttribute("aria-expanded", String(wanted));
-    if (wanted) this.panel.querySelector(".fault").focus();
-    else if (document.activeElement === document.body) this.opener.focus();
-  }
-
-  clickedAway(event) {
-    if (!this.panel.contains(event.target) && !this.opener.contains(event.target) && event.target.isConnected) this.open(false);
+  drawHealth() {
+    this.lamp.draw();
+    this.faults.drawPlug();
   }
 
   switchLanguage() {

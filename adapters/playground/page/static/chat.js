@@ -3,6 +3,7 @@
 import { BubbleNode } from "/static/bubble.js";
 import { Composer } from "/static/composer.js";
 import { h, icon } from "/static/dom.js";
+import { Trail } from "/static/trail.js";
 import { t } from "/static/words.js";
 
 const NEAR = 80; // pixels from the end that still count as being at the end
@@ -31,8 +32,9 @@ export class Chat {
     this.inner = h("div", { class: "inner" });
     this.list.append(this.inner);
     this.jump = h("button", { type: "button", class: "jump", hidden: true, onclick: () => this.toEnd() }, `↓ ${t("newMessages")}`);
+    this.trail = new Trail(this);
     this.composer = new Composer(this);
-    this.node = h("section", { class: `chat ${this.platform} ${this.kind}`, id: this.id, role: "region", "aria-labelledby": `${this.id}-title`, "data-testid": this.id }, head, h("div", { class: "middle" }, this.list, this.jump), this.composer.node);
+    this.node = h("section", { class: `chat ${this.platform} ${this.kind}`, id: this.id, role: "region", "aria-labelledby": `${this.id}-title`, "data-testid": this.id }, head, this.trail.node, h("div", { class: "middle" }, this.list, this.jump), this.composer.node);
     this.pinned = true;
     this.list.addEventListener("scroll", () => this.scrolled());
     new ResizeObserver(() => this.pinned && this.toEnd()).observe(this.inner);
@@ -68,15 +70,22 @@ export class Chat {
     this.inner.append(this.empty);
     for (const bubble of this.app.bubblesOf(place.key)) this.put(bubble);
     this.drawLink();
+    this.drawTrail();
     this.pinned = true;
     this.toEnd();
   }
 
+  // up, down, or deaf: it looks connected, and nothing comes through.
   drawLink() {
-    const linked = this.app.links[this.platform];
-    this.link.dataset.linked = String(Boolean(linked));
-    this.link.title = t(linked ? "linked" : "unlinked");
-    this.link.lastChild.textContent = t(linked ? "linked" : "unlinked");
+    const state = this.app.links[this.platform];
+    const words = t(`link.${state}`);
+    this.link.dataset.link = state;
+    this.link.title = words;
+    this.link.lastChild.textContent = words;
+  }
+
+  drawTrail() {
+    this.trail.draw(this.app.trails[this.place.key] ?? []);
   }
 
   put(bubble) {

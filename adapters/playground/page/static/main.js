@@ -17,7 +17,9 @@ class App {
     this.places = new Map();
     this.bubbles = new Map();
     this.links = {};
-    this.faults = { on: {} };
+    this.faults = { offered: [], on: {}, left: {} };
+    this.health = null; // {lamp, running, problems}, or null where no bot is employed
+    this.trails = {};
     this.real = false;
     this.known = false;
     this.resyncing = false;
@@ -32,18 +34,21 @@ class App {
 
   build() {
     this.bar?.gone.abort();
-    this.bar = new Bar(this);
     this.chats = PANELS.map(([platform, kind]) => new Chat(this, platform, kind));
+    this.bar = new Bar(this);
     this.offline = h("div", { class: "offline", role: "alert", hidden: true }, t("offline"));
     this.tabs = h("div", { class: "tabs", role: "tablist" }, this.chats.map((chat, at) => this.tab(chat, at)));
     this.grid = h("main", { class: "grid" }, this.chats.map((chat) => chat.node));
-    this.root.replaceChildren(this.bar.node, this.offline, this.tabs, this.grid);
+    const stage = h("div", { class: "stage" }, this.grid, this.bar.faults.node);
+    this.root.replaceChildren(this.bar.node, this.offline, this.tabs, stage);
     this.show(this.front);
   }
 
   rebuild() {
+    const open = this.bar.faults.isOpen;
     this.build();
     if (this.known) this.redraw();
+    this.bar.faults.open(open);
   }
 
   tab(chat, at) {
@@ -87,6 +92,8 @@ class App {
     this.bubbles = new Map(value.bubbles.map((bubble) => [`${bubble.chat} ${bubble.id}`, bubble]));
     this.links = value.links;
     this.faults = value.faults;
+    this.health = value.health;
+    this.trails = value.trails;
     if (!this.people.has(this.me)) this.me = [...this.people.keys()][0];
     this.known = true;
     this.redraw();
@@ -102,13 +109,29 @@ class App {
 
   change({ type, value }) {
     if (type === "bubble") this.bubble(value);
-    else if (type === "link") {
-      this.links[value.platform] = value.linked;
-      this.chats.forEach((chat) => chat.drawLink());
-    } else if (type === "faults") {
+    else if (type === "link") this.link(value);
+    else if (type === "trail") this.trail(value);
+    else if (type === "health") this.tell(value);
+    else if (type === "faults") {
       this.faults = value;
-      this.bar.drawFaults();
+      this.bar.faults.draw();
     }
+  }
+
+  link({ platform, state }) {
+    this.links[platform] = state;
+    this.chats.forEach((chat) => chat.drawLink());
+  }
+
+  trail({ chat, turns }) {
+    this.trails[chat] = turns;
+    this.chats.find((one) => one.place.key === chat)?.drawTrail();
+  }
+
+  tell(health) {
+    this.health = health;
+    this.bar.drawHealth();
+    this.chats.forEach((chat) => chat.drawTrail());
   }
 
   bubble(value) {

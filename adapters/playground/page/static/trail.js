@@ -8,7 +8,7 @@ const OPEN = ["queued", "running"];
 const LOOKS = {
   claimed: "good", closed: "good", killed: "bad", undelivered: "bad", refused: "bad",
   resumed: "warm", retried: "warm", stepped_down: "warm", repeated: "warm", late: "warm",
-  stopped: "quiet", recalled: "quiet",
+  stopped: "faint", recalled: "faint",
 };
 const MINOR = ["started", "decided", "waiting"]; // without words where there is little room
 
