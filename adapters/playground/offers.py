@@ -25,8 +25,8 @@ Levers = dict[str, Lever]
 LATE = Fault("delay", seconds=1.5)
 LOSE = Fault("lose")
 
-REFUSED, BURST = 4, 8
-"""Calls in a row that are refused for good, and for their rate."""
+BURST = 8
+"""Calls in a row that are refused for their rate."""
 
 SLOW = 12.0
 """How many times slower the model speaks."""
@@ -37,13 +37,14 @@ STALL = 20.0
 
 @dataclass(frozen=True, slots=True)
 class Refusals:
-    """How one platform says no, and to which calls. `writes` change a card, `makes` bring
-    something new into a chat."""
+    """How one platform says no, and to which calls. `makes` bring something new into a
+    chat, `writes` change a card; `refused` of these in a row spoil one answer's card."""
 
     makes: Sequence[str]
     writes: Sequence[str]
     every: Sequence[str]
     broken: Fault
+    refused: int
     too_fast: Fault
 
 
@@ -52,6 +53,7 @@ FEISHU = Refusals(
     writes=(feishu.CARD_CONTENT, feishu.CARD_UPDATE, feishu.CARD_SETTINGS),
     every=tuple(feishu.SCOPES),
     broken=Fault("status", status=400, body={"code": 300313, "msg": "ErrMsg: update failed;"}),
+    refused=3,
     too_fast=Fault(
         "status",
         status=429,
@@ -67,6 +69,7 @@ DINGTALK = Refusals(
     broken=Fault(
         "status", status=400, body={"code": "param.cardNotExist", "message": "card is not exist"}
     ),
+    refused=2,
     too_fast=Fault("status", status=403, body={"code": dingtalk.QPS_CODE, "message": "限流"}),
 )
 
@@ -93,10 +96,10 @@ def of_dingtalk(sim: DingTalkSim) -> Levers:
 
 
 def _refusals(name: str, faults: Faults, refusals: Refusals) -> Levers:
-    calls = (*refusals.makes, *refusals.writes)
+    writes = refusals.writes
     return {
-        f"refuse-{name}": NextCalls(faults, refusals.writes, refusals.broken, REFUSED),
-        f"burst-{name}": NextCalls(faults, calls, refusals.too_fast, BURST),
+        f"refuse-{name}": NextCalls(faults, writes, refusals.broken, refusals.refused),
+        f"burst-{name}": NextCalls(faults, writes, refusals.too_fast, BURST),
         f"lose-{name}": NextCalls(faults, refusals.makes, LOSE),
         f"late-{name}": EveryCall(faults, refusals.every, LATE),
     }

@@ -29,12 +29,18 @@ def answer(asked: Asked) -> Said:
     question = question_of(asked)
     lang = language(question)
     text = _habit(question)(asked, question, lang)
-    if not asked.said("assistant"):
+    if _is_first(asked):
         text = f"{samples.INTRODUCTION[lang]}\n\n{text}"
     thoughts = samples.THOUGHTS[lang].format(
         question=_short(question), count=len(asked.said("user")), letters=len(question)
     )
     return Said(pieces(text), pieces(thoughts), pace=PACE, first=FIRST)
+
+
+def _is_first(asked: Asked) -> bool:
+    """Whether nothing was answered before; an answer to be continued is this one."""
+    answers = len(asked.said("assistant"))
+    return answers == (0 if asked.prefix is None else 1)
 
 
 def question_of(asked: Asked) -> str:

@@ -21,6 +21,7 @@ export class Trail {
     this.line = h("button", { type: "button", class: "line", "aria-expanded": "false", "aria-label": t("trail"), title: t("trailHint"), "data-testid": "trail", onclick: () => this.open(this.list.hidden) }, this.steps, icon(DOWN));
     this.list = h("div", { class: "story", hidden: true, "data-testid": "story" });
     this.node = h("div", { class: "trail", hidden: true }, this.line, this.list);
+    new ResizeObserver(() => this.toEnd()).observe(this.steps);
   }
 
   open(wanted) {
@@ -43,8 +44,14 @@ export class Trail {
     arrange(this.steps, nodes);
     const going = newest && OPEN.includes(newest.state);
     this.node.dataset.state = !newest ? "none" : going ? (health?.running ? "going" : "dead") : "over";
-    this.steps.scrollLeft = this.steps.scrollWidth;
+    this.toEnd();
     if (!this.list.hidden) this.drawList();
+  }
+
+  // The newest moment stays in sight; what is out of sight on the left fades.
+  toEnd() {
+    this.steps.scrollLeft = this.steps.scrollWidth;
+    this.steps.classList.toggle("more", this.steps.scrollLeft > 0);
   }
 
   dot0() {
