@@ -349,7 +349,8 @@ class Answerer:
         turn_id = running.turn.id
         whole = replace(ending, trail=self.replies.trails.of(turn_id))
         following = await self._insist(running, lambda: self.store.finish(turn_id, whole))
-        self.waiting.moved(running.turn.new.lane)
+        if running.turn.new.kind == "chat" and running.turn.state != "refused":
+            self.waiting.moved(running.turn.new.lane)
         return following
 
     async def _insist(self, running: Running, step: Callable[[], Awaitable[T]]) -> T | None:

@@ -4,11 +4,11 @@ then left on the operator's list (design.md 5)."""
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from bot.contract import Clock, Delivery, Ending, Snapshot, Turn, TurnStore
 from bot.endings import final
-from bot.errors import BorderError, StoreError
+from bot.errors import BorderError, StoreError, Transient
 from bot.replies import Replies
 from bot.reply import RETRYABLE
 
@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 
 LOOK_EVERY = 5.0
 FIRST, SLOWEST = 10.0, 600.0
-"""Seconds before the next try: doubled each time."""
+"""Seconds before the next try: a third of the turn's age, so that they grow."""
 
 GIVE_UP = 86_400.0
 """Seconds after the question was claimed from which nothing is tried by itself."""
@@ -32,6 +32,7 @@ class Deliveries:
     store: TurnStore
     replies: Replies
     clock: Clock
+    _trying: set[str] = field(default_factory=set)
 
     async def run(self) -> None:
         """Look for what is due until cancelled."""
@@ -49,16 +50,24 @@ class Deliveries:
             return
         age = self.clock.time() - turn.seen_at
         lasting = not isinstance(error, RETRYABLE)
-        earlier = turn.ending.trail if turn.ending else ()
-        tries = 1 + sum(moment.what == "retried" for moment in earlier)
-        wait = min(SLOWEST, FIRST * 2.0 ** min(tries, 10))
+        wait = min(max(FIRST, age / 3), SLOWEST)
         until = None if lasting or age > GIVE_UP else self.clock.time() + wait
         await self.store.postpone(turn.id, until)
 
     async def resend(self, turn: Turn) -> BorderError | None:
-        """One try under the same key; stores what came of it, and returns the error that
-        stands in the way, or None. A reply of unknown fate is sent anew, which only an
-        operator orders. Raises StoreError."""
+        """One try, unless one is under way. Returns the error that stands in the way, or
+        None. Raises StoreError."""
+        if turn.id in self._trying:
+            return Transient("正在重发 / being sent already")
+        self._trying.add(turn.id)
+        try:
+            return await self._try(turn)
+        finally:
+            self._trying.discard(turn.id)
+
+    async def _try(self, turn: Turn) -> BorderError | None:
+        """Under the same key; stores what came of it. A reply of unknown fate is sent anew,
+        which only an operator orders."""
         ending = turn.ending
         assert ending is not None
         if ending.delivery == "unconfirmed":

@@ -94,7 +94,9 @@ class WaitingRoom:
             self._tasks.spawn(self._close(turn, reply, turn.ending), name="close waiting")
 
     async def _close(self, turn: Turn, reply: Reply, ending: Ending) -> None:
-        if ending.state == "recalled" and await self.replies.retract(turn, reply):
+        await reply.leave()
+        gone = ending.state == "recalled" and await self.replies.retract(turn, reply)
+        if gone or reply.untouched:
             return
         await reply.close(final(turn, ending), patience=CLOSE_SECONDS)
 
