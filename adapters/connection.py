@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from adapters.hearing import JUMP, LINGER, NO_LINGER, OVERDUE, PING_EVERY, SILENCE, Hearing
-from adapters.link_words import Outcome, detail_of, key_of, words
+from adapters.link_words import Outcome, detail_of, key_of, report, words
 from bot.contract import Clock, LinkStatus
 from bot.errors import Transient
 
@@ -45,6 +45,7 @@ class Link:
         self._gap, self._up = gap, up
         self._live: list[Connection] = []
         self._missed: _Moment | None = None
+        self._failure = ""
         self._offset = clock.time() - clock.monotonic()
         self.last_event = -math.inf
 
@@ -86,8 +87,7 @@ class Link:
         status.cause = status.detail = ""
         status.last_frame = status.proven = now.mono
         status.connects += 1
-        status.reconnects += self._missed is not None
-        status.attempts = 0
+        status.attempts, self._failure = 0, ""
 
     def ended(self, connection: Connection, error: Outcome) -> bool:
         """The session is over; whether it ever came up."""
@@ -100,9 +100,15 @@ class Link:
         self.missed(connection.seen)
         if self.heard:
             self._tell_gap()
-        else:
+        elif self.status.connected:
             self.red(key_of(error, "link.closed"), detail_of(error))
         return True
+
+    def failed(self, error: Outcome) -> None:
+        """A dial led to nothing; an older connection may still hear."""
+        self.status.attempts += 1
+        self._failure = key_of(error, "link.unreachable")
+        report(self.status, error)
 
     def make_room(self) -> None:
         """Close what is open before the next dial."""
@@ -114,14 +120,15 @@ class Link:
     def proven(self, now: _Moment) -> None:
         """We hear."""
         self.status.proven = now.mono
-        if self.status.suspect:
+        if self.status.connected and self.status.suspect:
             self.status.suspect, self.status.cause = False, ""
 
     def suspect(self, key: str) -> None:
-        """We may be deaf; `key` of bot.texts says why."""
+        """We may be deaf; `key` of bot.texts says why, unless there is a reason why no
+        fresh connection can be had."""
         self.status.suspect = True
         if self.status.connected:
-            self.status.cause = words(key)
+            self.status.cause = words(self._failure or key)
 
     def red(self, key: str, detail: str) -> None:
         if self.status.connected:
@@ -130,19 +137,21 @@ class Link:
         self.status.cause, self.status.detail = words(key), detail
 
     def missed(self, since: _Moment) -> None:
-        """From this moment on something may not have been heard. The wall clock may have
-        jumped since: of its two readings the earlier one counts."""
-        now = self.now()
-        wall = min(since.wall, now.wall - (now.mono - since.mono))
-        if self._missed is None or wall < self._missed.wall:
-            self._missed = _Moment(since.mono, wall)
+        """From this moment on something may not have been heard."""
+        if self._missed is None or since.mono < self._missed.mono:
+            self._missed = since
 
     def _tell_gap(self) -> None:
+        """The wall clock may have jumped meanwhile: of two readings the earlier counts."""
         missed, self._missed = self._missed, None
-        if missed is None or self._gap is None:
+        if missed is None:
             return
+        self.status.reconnects += 1
+        if self._gap is None:
+            return
+        now = self.now()
         try:
-            self._gap(missed.wall, self.clock.time())
+            self._gap(min(missed.wall, now.wall - (now.mono - missed.mono)), now.wall)
         except Exception:
             log.exception("link %s: a gap could not be handed on", self.status.name)
 
@@ -228,7 +237,8 @@ class Connection:
 
     def leaving(self, linger: float | None = None, *, deaf: bool = False) -> None:
         """Open the successor now. This session reads on until that is up, and `linger`
-        seconds beyond (default LINGER). `deaf`: nothing more is pushed here."""
+        seconds beyond (default LINGER). `deaf`: the server said that it pushes nothing
+        more here, so no frame proves anything from now on."""
         self._linger = LINGER if linger is None else linger
         self._deaf = self._deaf or deaf
         if not self.left.is_set():
@@ -268,9 +278,13 @@ class Connection:
 
     def jumped(self) -> None:
         """Nobody knows how long we slept; the peer may be gone."""
-        self._link.missed(self.seen)
-        self._link.suspect("link.jumped")
-        self.leaving()
+        self._doubt("link.jumped", self.seen, LINGER)
+
+    def _doubt(self, key: str, since: _Moment, linger: float) -> None:
+        self._said = True
+        self._link.missed(since)
+        self._link.suspect(key)
+        self.leaving(linger)
 
     # ------------------------------------------------------------ doubts
 
@@ -289,9 +303,7 @@ class Connection:
             return
         log.info("link %s: %s, opening a fresh connection", self._link.status.name, reason)
         if reason == "deaf":
-            self._link.missed(self._proven)
-            self._link.suspect("link.deaf")
-            self.leaving(NO_LINGER, deaf=True)
+            self._doubt("link.deaf", self._proven, NO_LINGER)
         else:
             self.leaving()
 

@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, NoReturn
 
 from adapters.connection import Connection, Gap, Link
-from adapters.link_words import Outcome, log_end, report
+from adapters.link_words import Outcome, log_end
 from bot.contract import Clock, LinkStatus
 from bot.errors import AuthError, PermissionDenied
 
@@ -98,12 +98,10 @@ class _Supervisor:
         return error
 
     def _ended(self, connection: Connection, error: Outcome) -> None:
-        status = self._link.status
-        log_end(status.name, error)
+        log_end(self._link.status.name, error)
         if self._link.ended(connection, error):
             return
-        status.attempts += 1
-        report(status, error)
+        self._link.failed(error)
         if isinstance(error, Crowded):
             self._link.make_room()  # the successor's place may be the one we hold
 

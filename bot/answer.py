@@ -131,13 +131,11 @@ class Answerer:
 
     async def _answer(self, running: Running) -> Turn | None:
         turn = running.turn
-        await self.gathering.settled(turn.id, turn.new.lane)
         waited = self.waiting.leave(turn)
+        await self.gathering.settled(turn.id, turn.new.lane)
         started = await self._begin(running)
         if started is None:
-            if waited is not None:
-                await waited.leave()
-            return None if running.leaving else await self._commit(running, Ending("stopped"))
+            return await self._gone(running, waited)
         run = self._run(started, waited)
         running.hurry = run.reply.hurry
         try:
@@ -146,6 +144,15 @@ class Answerer:
         finally:
             following = await to_the_end(self._close(running, run))
         return following
+
+    async def _gone(self, running: Running, waited: Reply | None) -> Turn | None:
+        """Ended by somebody before it began, or left to the next process."""
+        ending = Ending(running.ended or "stopped")
+        if waited is not None and running.leaving:
+            await waited.leave()
+        elif waited is not None:
+            await self.waiting.end(running.turn, waited, ending)
+        return None if running.leaving else await self._commit(running, ending)
 
     def _must_run(self, started: Started) -> bool:
         turn = started.turn
@@ -350,7 +357,7 @@ class Answerer:
         whole = replace(ending, trail=self.replies.trails.of(turn_id))
         following = await self._insist(running, lambda: self.store.finish(turn_id, whole))
         if running.turn.new.kind == "chat" and running.turn.state != "refused":
-            self.waiting.moved(running.turn.new.lane)
+            self.waiting.moved(running.turn)
         return following
 
     async def _insist(self, running: Running, step: Callable[[], Awaitable[T]]) -> T | None:

@@ -363,9 +363,9 @@ class LinkStatus:
     Seconds of clock.monotonic(), 0 for never: `since` (`connected` changed), `last_frame`
     (any frame, pongs too), `last_event` (of the application), `proven` (the last proof of
     hearing: an event, a server's frame where it counts, a fresh connection).
-    Counts: `connects` (connections that came up), `reconnects` (those of them that
-    followed a loss; the others were the first and planned rotations), `attempts` (dials
-    that failed since one succeeded).
+    Counts: `connects` (connections that came up; planned rotations too), `reconnects`
+    (losses and deaf times that have ended), `attempts` (dials that failed since one
+    succeeded).
     """
 
     name: str

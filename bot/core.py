@@ -81,9 +81,12 @@ class Bot:
             late=late,
         )
         accepted = await self._store.accept(event)
-        holds = gathering.starts(message) or accepted.joined
+        starts = gathering.starts(message)
+        holds = starts or accepted.joined
         if accepted.fresh and accepted.turn is not None and not late and holds:
             gathering.hold(accepted.turn.id, turn.lane)
+        elif starts:
+            gathering.release(turn.lane)
         self._go_on(accepted, late=late)
 
     async def action(self, action: CardAction) -> ActionReply:

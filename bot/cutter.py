@@ -227,9 +227,8 @@ class _Table:
             return False
         if self._in_row or is_row(line):
             return True
-        if self.head.lstrip(" \t>").startswith("|") or not line.strip():
-            return False
-        return not is_heading(line) and fence_like(line) is None
+        begins_with_bar = self.head.lstrip(" \t>").startswith("|")
+        return not begins_with_bar and line.strip()[:1] not in ("", *"`~#>")
 
     def may_begin(self, line: str) -> bool:
         """Whether the line above and this one may be the two header rows of a table."""

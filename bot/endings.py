@@ -111,11 +111,13 @@ def growing(turn: Turn, status: str) -> Snapshot:
 
 def final(turn: Turn, ending: Ending) -> Snapshot:
     """The closing of the card: its note, small print and the button to ask again."""
+    lang, state = turn.new.lang, ending.state
+    ended = say(f"card.{state}", lang) if state in ("stopped", "recalled") else ""
     return Snapshot(
-        note=ending.note,
+        note=ending.note or ended,
         footer=ending.footer,
         buttons=_offered(turn, ending),
-        state=cast(SnapshotState, ending.state),
+        state=cast(SnapshotState, state),
     )
 
 

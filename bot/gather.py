@@ -6,6 +6,9 @@ from __future__ import annotations
 from bot.contract import Clock, InboundMessage, UnreadablePart
 from bot.settings import Chat
 
+COMING = ""
+"""Stands for a turn that is being claimed."""
+
 
 class Gathering:
     """The turns that still wait for companions, each until a moment after the last one."""
@@ -17,11 +20,19 @@ class Gathering:
 
     def seconds(self, message: InboundMessage, lane: str) -> float:
         """How far back this message looks for a turn to join, 0 for not at all: one
-        without words joins what was said just now, and words join what is waiting."""
-        if self._chat.gather <= 0:
-            return 0.0
-        joins = self.starts(message) or lane in self._lanes
-        return self._chat.gather if joins else 0.0
+        without words joins what was said just now, and words join what is waiting. What
+        is asked here is claimed next, so words behind it already know of it."""
+        if self.starts(message):
+            self._lanes.setdefault(lane, COMING)
+            return self._chat.gather
+        return self._chat.gather if self._waits(lane) else 0.0
+
+    def _waits(self, lane: str) -> bool:
+        """Whether somebody in this lane waits for companions."""
+        turn_id = self._lanes.get(lane)
+        if turn_id is None or turn_id == COMING:
+            return turn_id is not None
+        return self._until.get(turn_id, 0.0) > self._clock.monotonic()
 
     def starts(self, message: InboundMessage) -> bool:
         """Whether a turn of this message waits for companions."""
@@ -34,6 +45,11 @@ class Gathering:
         """Wait from now on; or longer, when it already waits."""
         self._until[turn_id] = self._clock.monotonic() + self._chat.gather
         self._lanes[lane] = turn_id
+
+    def release(self, lane: str) -> None:
+        """What was coming holds nothing: it had come before."""
+        if self._lanes.get(lane) == COMING:
+            del self._lanes[lane]
 
     async def settled(self, turn_id: str, lane: str) -> None:
         """Returns when the turn has waited long enough."""

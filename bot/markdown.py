@@ -58,34 +58,35 @@ def fit_tables(text: str, tables: int) -> str:
     growing text mostly stays a prefix of what follows."""
     if "|" not in text:
         return text
-    out, seen, found = list[str](), 0, list(kinds(text.split("\n")))
-    at = 0
-    while at < len(found):
-        end = _table_end(found, at)
-        rows = [line for _, line in found[at : end or at + 1]]
-        seen += 1 if end else 0
-        if end and seen > tables:
-            marks = _longer_fence(rows)
-            open_end = end == len(found) or (end == len(found) - 1 and not found[end][1])
-            rows = [marks, *rows] if open_end else [marks, *rows, marks]
-        out += rows
-        at = end or at + 1
-    return "\n".join(out) if seen > tables else text
+    sections = list(_sections(text.split("\n")))
+    if sum(tabular for tabular, _ in sections) <= tables:
+        return text
+    out, seen = list[str](), 0
+    for index, (tabular, lines) in enumerate(sections):
+        seen += tabular
+        if not tabular or seen <= tables:
+            out += lines
+            continue
+        marks = _longer_fence(lines)
+        at_the_end = sections[index + 1 : index + 3] in ([], [(False, [""])])
+        out += [marks, *lines] if at_the_end else [marks, *lines, marks]
+    return "\n".join(out)
 
 
-def _table_end(found: list[tuple[Kind, str]], at: int) -> int:
-    """The index behind the table that begins at `at`, 0 if none does."""
-    if found[at][0] is not Kind.HEADER:
-        return 0
-    end = at + 1
-    while end < len(found) and found[end][0] in (Kind.DELIMITER, Kind.ROW):
-        end += 1
-    return end
+def _sections(lines: list[str]) -> Iterator[tuple[bool, list[str]]]:
+    """Runs of lines in order: (is a table, its lines)."""
+    section, tabular = list[str](), False
+    for kind, line in kinds(lines):
+        if kind is Kind.HEADER or (tabular and kind not in TABLE):
+            yield tabular, section
+            section, tabular = [], kind is Kind.HEADER
+        section.append(line)
+    yield tabular, section
 
 
-def _longer_fence(rows: list[str]) -> str:
-    longest = max((len(run) for row in rows for run in re.findall("`+", row)), default=0)
-    return "`" * max(3, longest + 1)
+def _longer_fence(lines: list[str]) -> str:
+    runs = [run for line in lines for run in re.findall("`+", line)]
+    return "`" * max(3, 1 + max(map(len, runs), default=0))
 
 
 # ---------------------------------------------------------------- preview

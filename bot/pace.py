@@ -23,8 +23,8 @@ __all__ = ["Pacer", "Priority", "Scheduler"]
 
 class Scheduler:
     """All buckets and all who wait, without a clock (bot/budget.py says what `now` is).
-    After `ask`, `withdraw` and `refused`, and at the moment that `next_at` names, call
-    `run`: it returns the requests that are granted now."""
+    After `ask` and `withdraw`, and at the moment that `next_at` names, call `run`: it
+    returns the requests that are granted now."""
 
     def __init__(self) -> None:
         self._buckets: dict[str, Bucket] = {}
@@ -216,7 +216,6 @@ class Pacer:
         """The platform refused a call counted in `bucket` for its rate: nothing more for
         `retry_after` seconds, and a lower limit that comes back slowly."""
         self._scheduler.refused(bucket, retry_after, self._clock.monotonic())
-        self._run()
 
     def _run(self) -> None:
         for request in self._scheduler.run(self._clock.monotonic()):

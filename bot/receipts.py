@@ -9,6 +9,10 @@ from bot.contract import ChatPlatform, Reactions, Turn
 from bot.tasks import TaskSet
 
 
+CLOSE_SECONDS = 1.0
+"""How long the last marks may take to be taken back."""
+
+
 class Receipts:
     """Best effort: a platform without reactions, or one that refuses, shows no mark."""
 
@@ -32,7 +36,8 @@ class Receipts:
             self._tasks.spawn(_take_back(platform, turn, mark), name="unmark")
 
     async def close(self) -> None:
-        await self._tasks.cancel()
+        if not await self._tasks.settle(CLOSE_SECONDS):
+            await self._tasks.cancel()
 
 
 async def _take_back(platform: Reactions, turn: Turn, mark: asyncio.Task[str]) -> None:

@@ -61,8 +61,7 @@ class WaitingRoom:
         return growing(guest.turn, words)
 
     def leave(self, turn: Turn) -> Reply | None:
-        """The turn's time has come: the reply whose card is open, if there is one. Those
-        behind it move up."""
+        """The turn's time has come: the reply whose card is open, if there is one."""
         guests = self._lanes.get(turn.new.lane, [])
         guest = next((g for g in guests if g.turn.id == turn.id), None)
         if guest is None:
@@ -80,20 +79,29 @@ class WaitingRoom:
         if guest.timer is not None:
             guest.timer.cancel()
 
-    def moved(self, lane: str) -> None:
-        """One of the lane's turns has ended: those behind it are one nearer."""
-        for guest in self._lanes.get(lane, []):
+    def moved(self, turn: Turn) -> None:
+        """The turn has left its lane: those behind it are one nearer."""
+        for guest in self._lanes.get(turn.new.lane, []):
+            if guest.turn.no < turn.no:
+                continue
             guest.ahead = max(1, guest.ahead - 1)
             if guest.reply is not None:
                 guest.reply.retitle(self._look(guest))
 
     def stopped(self, turn: Turn) -> None:
-        """The turn was ended while it waited: its card, if it has one, says so now."""
+        """The turn was ended while it waited: its card, if it has one, says so now. One
+        without a card has left its lane; the lane itself closes what has one again."""
+        waits = any(guest.turn.id == turn.id for guest in self._lanes.get(turn.new.lane, []))
         reply = self.leave(turn)
+        if reply is None and turn.handles:
+            reply = self.replies.make(turn, Snapshot())
+        if waits and turn.ended:
+            self.moved(turn)
         if reply is not None and turn.ending is not None:
-            self._tasks.spawn(self._close(turn, reply, turn.ending), name="close waiting")
+            self._tasks.spawn(self.end(turn, reply, turn.ending), name="close waiting")
 
-    async def _close(self, turn: Turn, reply: Reply, ending: Ending) -> None:
+    async def end(self, turn: Turn, reply: Reply, ending: Ending) -> None:
+        """Close the card of a turn that was ended while it waited, if there is one."""
         await reply.leave()
         gone = ending.state == "recalled" and await self.replies.retract(turn, reply)
         if gone or reply.untouched:
@@ -101,9 +109,11 @@ class WaitingRoom:
         await reply.close(final(turn, ending), patience=CLOSE_SECONDS)
 
     async def close(self) -> None:
-        """Leave the open cards to the next process."""
+        """Leave the open cards to the next process, and no mark that it could not take
+        back."""
         await self._tasks.cancel()
         for guests in list(self._lanes.values()):
             for guest in guests:
+                self.receipts.over(guest.turn)
                 if guest.reply is not None:
                     await guest.reply.leave()

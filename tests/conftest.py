@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextvars
+import weakref
 from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,9 +20,76 @@ from adapters.playground.feishu import FeishuSim
 from adapters.playground.view import Bubble
 from bot.app import App, open_app
 from bot.clock import SystemClock
+from bot.contract import Turn
 from bot.settings import BotSettings, Chat, DingTalkBot, FeishuBot, ModelService, Settings
 
 Bubbles = Callable[[], list[Bubble]]
+
+
+class LeapingClock(SystemClock):
+    """Real time, over whose waits a test may leap: those who sleep wake in order, and what
+    travels over loopback is left alone."""
+
+    def __init__(self) -> None:
+        self._ahead = 0.0
+        self._sleepers: dict[asyncio.Future[None], asyncio.TimerHandle] = {}
+        self._scopes: set[asyncio.Timeout] = set()
+
+    def time(self) -> float:
+        return super().time() + self._ahead
+
+    def monotonic(self) -> float:
+        return super().monotonic() + self._ahead
+
+    async def sleep(self, seconds: float) -> None:
+        loop = asyncio.get_running_loop()
+        due = loop.create_future()
+        self._sleepers[due] = loop.call_later(max(0.0, seconds), _wake, due)
+        try:
+            await due
+        finally:
+            self._sleepers.pop(due).cancel()
+
+    @asynccontextmanager
+    async def timeout(self, seconds: float) -> AsyncIterator[object]:
+        async with asyncio.timeout(seconds) as scope:
+            self._scopes.add(scope)
+            try:
+                yield scope
+            finally:
+                self._scopes.discard(scope)
+
+    def leap(self, seconds: float) -> None:
+        """It is so much later now."""
+        self._ahead += seconds
+        loop = asyncio.get_running_loop()
+        for due, timer in sorted(self._sleepers.items(), key=lambda item: item[1].when()):
+            timer.cancel()
+            self._sleepers[due] = loop.call_at(timer.when() - seconds, _wake, due)
+        for scope in self._scopes:
+            if (when := scope.when()) is not None:
+                scope.reschedule(when - seconds)
+
+    async def hurry(
+        self, until: Callable[[], Any], step: float = 1.0, most: float = 1200.0
+    ) -> Any:
+        """Leap `step` by step until something is so, with a moment for the sockets after
+        each; its value. Raises AssertionError after `most` seconds."""
+        end = self.monotonic() + most
+        while not (value := until()):
+            assert self.monotonic() < end, f"not within {most} s"
+            self.leap(step)
+            await asyncio.sleep(0.02)
+        return value
+
+
+def _wake(due: asyncio.Future[None]) -> None:
+    if not due.done():
+        due.set_result(None)
+
+
+INSIDE: contextvars.ContextVar[bool] = contextvars.ContextVar("inside", default=False)
+"""Whether a task belongs to the bot rather than to a simulator or a test."""
 
 
 class House:
@@ -29,7 +99,7 @@ class House:
     """
 
     def __init__(self, folder: Path, seed: int = 0) -> None:
-        self.clock = SystemClock()
+        self.clock = LeapingClock()
         self.feishu = FeishuSim(self.clock, seed=seed)
         self.dingtalk = DingTalkSim(self.clock, seed=seed)
         self.deepseek = DeepSeekSim(self.clock, seed=seed)
@@ -40,6 +110,7 @@ class House:
         self.dingtalk_keys: dict[str, Any] = {"pace": 0.55, "card_state_key": "state"}
         self.admins: set[str] = set()
         self.app: App | None = None
+        self._inside: weakref.WeakSet[asyncio.Task[Any]] = weakref.WeakSet()
 
     # ------------------------------------------------------------ life
 
@@ -72,7 +143,11 @@ class House:
 
     async def start(self) -> App:
         """Returns when both platforms have a connection."""
-        self.app = await open_app(self.settings, durable=False)
+        inside = contextvars.copy_context()
+        inside.run(INSIDE.set, True)
+        asyncio.get_running_loop().set_task_factory(self._born)
+        opening = open_app(self.settings, clock=self.clock, durable=False)
+        self.app = await asyncio.create_task(opening, context=inside)
         await self.feishu.wait_for(lambda: self.feishu.links and self.dingtalk.links)
         return self.app
 
@@ -85,10 +160,52 @@ class House:
         await self.stop()
         return await self.start()
 
+    async def crash(self) -> None:
+        """The process dies: nothing more is written, sent or heard by it."""
+        app, self.app = self.app, None
+        assert app is not None
+        dying = asyncio.create_task(app.store.close())
+        await asyncio.sleep(0)
+        await app.http.session.close()
+        while alive := [task for task in self._inside if not task.done()]:
+            for task in alive:
+                task.cancel()
+            await asyncio.wait(alive, timeout=0.1)
+        await dying
+        await app.console.close()
+        await app.control.close()
+
+    def _born(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        work: Any,
+        context: contextvars.Context | None = None,
+    ) -> asyncio.Task[Any]:
+        """Makes every task of the loop, and remembers those of the bot."""
+        task = asyncio.Task(work, loop=loop, context=context)
+        if context[INSIDE] if context and INSIDE in context else INSIDE.get():
+            self._inside.add(task)
+        return task
+
     # ------------------------------------------------------------ looking
 
     def sim(self, platform: str) -> Any:
         return {"feishu": self.feishu, "dingtalk": self.dingtalk}[platform]
+
+    def room(self, platform: str, kind: str = "p2p", people: int = 2) -> Room:
+        return Room(self, platform, kind, people)
+
+    async def turn(self, platform: str, message: str) -> Turn | None:
+        """What is stored of the newest turn that this message asked."""
+        assert self.app is not None
+        return await self.app.store.turn_of(platform, message)
+
+    async def ended(self, platform: str, message: str, timeout: float = 15.0) -> Turn:
+        """The turn once it is closed in the store."""
+        async with asyncio.timeout(timeout):
+            while (turn := await self.turn(platform, message)) is None or not turn.ended:
+                await asyncio.sleep(0.01)
+        return turn
 
     async def settled(
         self, bubbles: Bubbles, count: int = 1, timeout: float = 15.0
@@ -106,6 +223,50 @@ class House:
     def complaints(self) -> list[str]:
         """Rules of the platforms that the bot broke."""
         return [*self.feishu.violations, *self.dingtalk.violations]
+
+
+class Room:
+    """One chat of one platform, and who writes in it."""
+
+    def __init__(self, house: House, platform: str, kind: str, people: int) -> None:
+        self.house, self.platform, self.group = house, platform, kind == "group"
+        self.sim = house.sim(platform)
+        self.people = [self.sim.add_person(f"人{n}") for n in range(people)]
+        whole, alone = self.sim.add_group, self.sim.p2p
+        self.chat = whole("群", self.people) if self.group else alone(self.people[0])
+
+    async def say(self, text: str = "", who: int = 0, *, bot: bool = True, **more: Any) -> str:
+        """Returns the message's id. In a group the bot is mentioned."""
+        mention = bot and self.group
+        person = self.people[who]
+        message: str = await self.sim.say(self.chat, person, text, mention_bot=mention, **more)
+        return message
+
+    def answers(self) -> list[Bubble]:
+        found: list[Bubble] = self.sim.bot_bubbles(self.chat)
+        return found
+
+    async def answer(self, count: int = 1, timeout: float = 15.0) -> Bubble:
+        """The newest of exactly `count` finished answers."""
+        found = await self.house.settled(self.answers, count, timeout)
+        assert len(found) == count, [b.text for b in found]
+        return found[-1]
+
+    async def growing(self, text: str = "") -> Bubble:
+        """The newest answer, once it shows something (with `text` in it)."""
+
+        def shown() -> Bubble | None:
+            found = self.answers()
+            return found[-1] if found and found[-1].text and text in found[-1].text else None
+
+        bubble: Bubble = await self.sim.wait_for(shown, 15)
+        return bubble
+
+    async def press(self, bubble: Bubble, label: str, who: int = 0) -> dict[str, Any]:
+        """Somebody touches the button with this label."""
+        (button,) = [b for b in bubble.buttons() if b.text == label]
+        answer: dict[str, Any] = await self.sim.press(bubble.id, button.id, self.people[who])
+        return answer
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ import pytest
 
 from adapters.dingtalk.chat import DingTalkPlatform, DingTalkSettings
 from adapters.feishu.chat import FeishuPlatform, FeishuSettings
-from adapters.hearing import ACTIVE, IDLE, QUIET
+from adapters.hearing import ACTIVE, IDLE, PING_EVERY, QUIET
 from adapters.http import Http
 from adapters.playground.clock import VirtualClock
 from adapters.playground.dingtalk import DingTalkSim
@@ -116,6 +116,12 @@ class Stage:
             if not self.status.hearing:
                 self.reds.setdefault(self.clock.monotonic(), self.status.cause)
 
+    async def answered(self) -> None:
+        """The pong of the last ping is here, however slow the machine is."""
+        async with asyncio.timeout(10):
+            while self.status.last_frame < self.clock.monotonic() - PING_EVERY - 1:  # noqa: ASYNC110
+                await asyncio.sleep(0.001)
+
     async def until(self, true: Callable[[], object], within: float, step: float = 1.0) -> None:
         end = self.clock.monotonic() + within
         while not true():
@@ -133,7 +139,7 @@ class Stage:
             assert self.clock.monotonic() < end, f"deaf for {within} s: {self.status}"
             await self.say(f"again {number}")
             number += 1
-            await self.pass_(ASK_EVERY)
+            await self.pass_(ASK_EVERY, step=0.2)
 
     def forgotten(self) -> list[str]:
         """Questions that were neither heard nor lie in a time named as missing. Of those
@@ -165,9 +171,10 @@ Open = Callable[..., Awaitable[Stage]]
 
 
 @pytest.fixture
-async def open_stage() -> AsyncIterator[Open]:
+async def open_stage(request: pytest.FixtureRequest) -> AsyncIterator[Open]:
+    """`make(name)` gives a stage that has heard one message; all share one clock."""
     random.seed(5)
-    clock = VirtualClock(settle=0.001)
+    clock = VirtualClock(settle=getattr(request, "param", 0.001))
     async with AsyncExitStack() as stack:
 
         async def make(name: str, up: bool = True) -> Stage:
@@ -187,6 +194,7 @@ async def open_stage() -> AsyncIterator[Open]:
 
 
 on_both = pytest.mark.parametrize("name", ["feishu", "dingtalk"])
+hurried = pytest.mark.parametrize("open_stage", [0.0], indirect=True, ids=[""])
 redelivered = pytest.mark.parametrize("again", [True, False], ids=["redelivered", "lost"])
 
 
@@ -290,7 +298,7 @@ async def test_it_hears_again(open_stage: Open, name: str, mode: Mode, again: bo
     stage = await open_stage(name)
     if not again:
         stage.no_second_chance()
-    await stage.pass_(70)
+    await stage.pass_(ACTIVE + 10, step=20)  # nobody is talking
     await done(mode.strike(stage))
     struck = stage.clock.monotonic()
     await stage.pass_(3, step=0.1)
@@ -309,6 +317,21 @@ async def test_it_hears_again(open_stage: Open, name: str, mode: Mode, again: bo
     await stage.bury()
     await stage.heard("after", 5)
     assert stage.sim.violations == []
+
+
+@redelivered
+@on_both
+async def test_half_open_in_a_chat_in_use(open_stage: Open, name: str, again: bool) -> None:
+    """On Feishu a quiet link gets its successor before it is known to be dead."""
+    stage = await open_stage(name)
+    if not again:
+        stage.no_second_chance()
+    await stage.pass_(70)
+    stage.sim.mute_links(half_open=True)
+    await stage.asks_until_heard(90)
+    await stage.pass_(10)
+    assert stage.status.reconnects == 1 and stage.forgotten() == []
+    assert stage.status.hearing
 
 
 @redelivered
@@ -386,10 +409,8 @@ async def test_deaf_and_nobody_is_let_in(open_stage: Open, name: str) -> None:
     await mute(stage)
     struck = stage.clock.monotonic()
     await stage.pass_(RED)
-    assert stage.turned_red("deaf") - struck <= RED
+    assert stage.turned_red("refuses connections") - struck <= RED
     assert stage.status.connected and stage.status.suspect
-    await stage.pass_(30)
-    assert "refuses connections" in stage.status.cause
     stage.sim.accept_links()
     await stage.asks_until_heard(BACK)
     assert stage.status.hearing
@@ -427,11 +448,12 @@ async def test_a_step_of_the_clock_brings_a_fresh_connection(
 async def test_a_step_of_the_clock_while_nobody_is_let_in(open_stage: Open, name: str) -> None:
     stage = await open_stage(name)
     stage.sim.refuse_links(*([1] if name == "feishu" else []))
-    await stage.pass_(90)
+    await stage.pass_(50)
+    await mute(stage)
     stage.clock.jump(8 * HOUR)
-    await stage.pass_(30, step=0.1)
-    assert "clock jumped" in next(iter(stage.reds.values())), "until the first try has failed"
-    assert "refuses connections" in stage.status.cause and stage.status.connected
+    await stage.pass_(PING_EVERY)
+    assert stage.status.connected and stage.status.suspect
+    assert "refuses connections" in stage.status.cause
 
 
 @on_both
@@ -443,14 +465,17 @@ async def test_a_slow_drift_is_no_step(open_stage: Open, name: str) -> None:
     assert stage.status.reconnects == 0 and stage.intake.gaps == []
 
 
+@hurried
 async def test_a_day_of_silence(open_stage: Open) -> None:
     """A fresh connection every half hour, and nothing else: no gap, no red light."""
     stages = [await open_stage(name) for name in ("feishu", "dingtalk")]
-    clock = stages[0].clock
+    clock, stages[1].sim.policy.ping_every = stages[0].clock, 100
     await stages[0].pass_(ACTIVE)
     started = [(stage.status.connects, len(stage.sim.calls)) for stage in stages]
     for _ in range(24 * 180):
-        await clock.advance(20)
+        await clock.advance(PING_EVERY)
+        for stage in stages:
+            await stage.answered()
         assert all(stage.status.hearing for stage in stages)
     for stage, (connects, calls) in zip(stages, started, strict=True):
         assert 46 <= stage.status.connects - connects <= 49
@@ -518,6 +543,7 @@ async def test_no_room_for_a_successor(open_stage: Open) -> None:
 # ---------------------------------------------------------------- leaks
 
 
+@hurried
 @on_both
 async def test_nothing_is_left_of_500_connections(open_stage: Open, name: str) -> None:
     stage = await open_stage(name)

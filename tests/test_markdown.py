@@ -291,6 +291,13 @@ def test_no_part_begins_with_an_empty_fence(length: int):
         assert not re.match(r"```py\n```", part)
 
 
+@pytest.mark.parametrize("length", range(45, 65))
+@pytest.mark.parametrize("below", ["```", "````py", "~~~\n", "```\nx\n"])
+def test_the_last_part_has_room_for_its_closing(length: int, below: str):
+    *_, last = cut("x" * length + "\n" + below, 64)
+    assert len(complete(last)) <= 64
+
+
 def test_a_fence_in_a_list_is_closed_where_it_stands():
     body = "     x = 1\n" * 10
     parts = cut(f"- a\n\n   - b\n\n     ```py\n{body}     ```\n", 100)
@@ -352,7 +359,7 @@ def test_rows_are_cut_apart_only_alone():
 
 
 def test_below_a_row_longer_than_a_part_the_table_goes_on():
-    parts = cut(f"{TABLE}| {'长' * 100} | b |\n{ROW * 30}", 200)
+    parts = cut(f"{TABLE}| {'长' * 300} | b |\n{ROW * 30}", 200)
     assert all(part.startswith(TABLE) for part in parts)
     assert parts[-1].endswith(ROW)
 

@@ -416,9 +416,9 @@ async def test_faults(here: World, browser: Browser) -> None:
         await tab.get_by_test_id("faults-open").click()
         await tab.get_by_test_id("fault-cut-feishu").click()
         link = tab.get_by_test_id("feishu-group").get_by_test_id("link")
-        await expect(link).to_have_attribute("data-linked", "false")
+        await expect(link).to_have_attribute("data-link", "down")
         here.feishu.links.append(2)
-        await expect(link).to_have_attribute("data-linked", "true")
+        await expect(link).to_have_attribute("data-link", "up")
         await tab.get_by_test_id("fault-slow").click()
         await expect(tab.get_by_test_id("fault-slow")).to_have_attribute("aria-pressed", "true")
         await tab.get_by_test_id("fault-model-503").click()
@@ -562,9 +562,12 @@ async def test_only_the_newest_look_is_told() -> None:
 async def test_admins_and_the_real_model() -> None:
     scene = Scene(FakeSim("feishu"), FakeSim("dingtalk"), SystemClock())
     assert scene.admins == ["feishu:feishu-林晓/+=", "dingtalk:dingtalk-林晓/+="]
-    assert scene.view()["real"] is True and scene.view()["faults"]["model"] is False
-    with pytest.raises(Mistake):
-        scene.fault("model-503")
+    view = scene.view()
+    assert view["real"] is True
+    assert view["faults"]["offered"] == ["cut-feishu", "cut-dingtalk", "clear"]
+    for name in ("model-503", "kill", "", "clear "):
+        with pytest.raises(Mistake):
+            await scene.fault(name)
     for texts in (zh, en):
         start = texts.SENTENCES["done.new.empty"].rstrip(".。")
         assert texts.SENTENCES["done.new"].startswith(start)
@@ -588,7 +591,7 @@ async def test_the_stage_is_set(browser: Browser) -> None:
         tab = await browser.new_page()
         await tab.goto(stage.url)
         link = tab.get_by_test_id("feishu-group").get_by_test_id("link")
-        await expect(link).to_have_attribute("data-linked", "false")
+        await expect(link).to_have_attribute("data-link", "down")
         for chat in ("feishu-group", "dingtalk-group", "feishu-private", "dingtalk-private"):
             await write(tab, chat, HOSTILE)
             await expect(bubbles(tab, chat)).to_contain_text("<script>window.hit=1</script>")

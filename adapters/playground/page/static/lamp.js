@@ -37,11 +37,12 @@ export class Lamp {
   }
 }
 
-// The part of "中文 / English" that is in the page's language.
+// The part of "中文 / English" that is in the page's language; a name in front of both stays.
 export function side(sentence) {
-  for (const found of sentence.matchAll(/\s*\/\s+/g)) {
-    const [left, right] = [sentence.slice(0, found.index), sentence.slice(found.index + found[0].length)];
-    if (CHINESE.test(left) && !CHINESE.test(right)) return lang() === "zh" ? left : right;
+  const [, name, words] = sentence.match(/^([\w.-]+: )?(.*)$/s);
+  for (const found of words.matchAll(/\s*\/\s+/g)) {
+    const [left, right] = [words.slice(0, found.index), words.slice(found.index + found[0].length)];
+    if (CHINESE.test(left) && !CHINESE.test(right)) return (name ?? "") + (lang() === "zh" ? left : right);
   }
   return sentence;
 }

@@ -77,7 +77,7 @@ export class Trail {
 
   drawList() {
     const turns = [...this.turns].reverse();
-    const nodes = turns.map((turn) => h("section", {}, h("h4", {}, this.question(turn), h("span", { class: `state ${turn.state}` }, t(`state.${turn.state || "unknown"}`))), h("ol", {}, turn.moments.map((moment) => row(turn, moment)))));
+    const nodes = turns.map((turn) => h("section", {}, h("h4", {}, this.question(turn), h("span", { class: `state ${outcome(turn)}` }, t(`state.${outcome(turn)}`, {}, turn.state))), h("ol", {}, turn.moments.map((moment) => row(turn, moment)))));
     this.list.replaceChildren(...(nodes.length ? nodes : [h("p", {}, t("trailEmpty"))]));
   }
 
@@ -85,6 +85,13 @@ export class Trail {
     const bubble = this.chat.app.bubbles.get(`${this.chat.place.key} ${turn.message}`);
     return h("b", {}, bubble?.text.replace(/\s+/g, " ").slice(0, 40) || t("aQuestion"));
   }
+}
+
+// What was decided says more than that it is over.
+function outcome({ state, moments }) {
+  if (OPEN.includes(state)) return state;
+  const end = moments.findLast(({ what }) => ["decided", "stopped", "recalled", "refused"].includes(what));
+  return (end?.what === "decided" ? end.detail : end?.what) || state || "unknown";
 }
 
 function row(turn, moment) {
