@@ -136,6 +136,7 @@ class App:
     async def close(self) -> None:
         """Stop hearing, let answers finish for the grace period, leave the rest to the
         next process, and let go of everything."""
+        await self.bot.catch_up.remember()
         await self._tasks.cancel()
         await self.bot.drain(self.settings.chat.grace)
         for platform in self.platforms.values():

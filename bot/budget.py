@@ -86,7 +86,7 @@ class Meter:
 
     def used(self, log: list[float], at: float) -> int:
         """Calls of the log that are still counted at the moment `at`."""
-        return len(log) - bisect_right(log, at - self.span + TICK)
+        return len(log) - bisect_right(log, at - self.span)
 
     def free_at(self, log: list[float], calls: int, limit: int, now: float) -> float:
         """When the last of `calls` further calls fits, if nobody else comes between."""

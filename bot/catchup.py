@@ -4,6 +4,7 @@ history, and name to the operator what cannot be fetched (design.md 1)."""
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
@@ -19,7 +20,7 @@ from bot.contract import (
 )
 from bot.errors import AuthError, BorderError, PermissionDenied, QuotaExhausted, StoreError
 from bot.reply import RETRYABLE
-from bot.tasks import TaskSet
+from bot.tasks import TaskSet, until_stored
 
 log = logging.getLogger(__name__)
 
@@ -55,6 +56,7 @@ class CatchUp:
     clock: Clock
     _fetched: set[str] = field(default_factory=set)
     _waiting: dict[str, tuple[float, float]] = field(default_factory=dict)
+    _fetching: Counter[str] = field(default_factory=Counter)
     _tasks: TaskSet = field(default_factory=TaskSet)
 
     # ------------------------------------------------------------ while all is well
@@ -66,16 +68,17 @@ class CatchUp:
             await self._since_last_time(bot)
         while True:
             await self.clock.sleep(HEAR_EVERY)
-            for bot, platform in self.platforms.items():
-                if platform.status.connected:
-                    await self._remember(bot)
+            await self.remember()
+
+    async def remember(self) -> None:
+        """What is said from now on may be missed: until now every bot whose light is
+        green heard, unless it is still fetching what it missed."""
+        for bot, platform in self.platforms.items():
+            if platform.status.hearing and not self._fetching[bot]:
+                await self._remember(bot)
 
     async def _since_last_time(self, bot: str) -> None:
-        try:
-            heard = await self.store.heard(bot)
-        except StoreError as error:
-            log.warning("what was missed before the start is not known: %s", error)
-            return
+        heard = await until_stored(lambda: self.store.heard(bot), self.clock)
         if heard > 0:
             self.gap(bot, heard, self.clock.time())
 
@@ -94,7 +97,14 @@ class CatchUp:
             self._waiting[bot] = (min(waiting[0], since), max(waiting[1], until))
         elif until - since >= SHORTEST:
             self._waiting[bot] = (since, until)
-            self._tasks.spawn(self._fetch(bot), name=f"catch up {bot}")
+            self._fetching[bot] += 1
+            self._tasks.spawn(self._fetch_whole(bot), name=f"catch up {bot}")
+
+    async def _fetch_whole(self, bot: str) -> None:
+        try:
+            await self._fetch(bot)
+        finally:
+            self._fetching[bot] -= 1
 
     async def _fetch(self, bot: str) -> None:
         if bot in self._fetched:
@@ -107,18 +117,17 @@ class CatchUp:
             return
         chats = await self._chats(bot, until)
         log.info("%s was away %.0f s; looking at %d chats", bot, until - since, len(chats))
+        told: set[str] = set()
         for chat, address in chats:
-            await self._fetch_chat(platform, Gap(bot, chat, since, until, ""), address)
+            await self._fetch_chat(platform, Gap(bot, chat, since, until, ""), address, told)
 
     async def _chats(self, bot: str, until: float) -> list[tuple[str, Json]]:
-        try:
-            found = await self.store.addresses(bot, until - ACTIVE)
-        except StoreError as error:
-            log.warning("chats not read: %s", error)
-            return []
-        return list(found)[:MOST_CHATS]
+        since = until - ACTIVE
+        found = await until_stored(lambda: self.store.addresses(bot, since), self.clock)
+        return list(reversed(found))[:MOST_CHATS]
 
-    async def _fetch_chat(self, platform: History, gap: Gap, address: Json) -> None:
+    async def _fetch_chat(self, platform: History, gap: Gap, address: Json, told: set[str]) -> None:
+        """`told`: chats in which an answer owns up already."""
         try:
             found = await self._missed(platform, gap, address)
         except BorderError as error:
@@ -126,8 +135,9 @@ class CatchUp:
             return
         minutes = max(1, round(_span(gap) / 60))
         for message in found:
-            if not message.ignored and await self._hand_over(message, minutes):
-                minutes = 0
+            away = 0 if gap.chat in told else minutes
+            if not message.ignored and await self._hand_over(message, away):
+                told.add(gap.chat)
 
     async def _missed(
         self, platform: History, gap: Gap, address: Json
@@ -142,21 +152,19 @@ class CatchUp:
         return await platform.missed(address, gap.since - MARGIN, gap.until)
 
     async def _hand_over(self, message: InboundMessage, minutes: int) -> bool:
-        """Whether it was new: the first one tells how long we were away."""
-        try:
+        """Whether it was new: the first one tells how long we were away. A message that the
+        store refuses would be lost: nobody sends it again."""
+
+        async def take() -> bool:
             known = await self.store.turn_of(message.bot, message.message_id)
             await self.intake.message(replace(message, away=minutes))
-        except StoreError as error:
-            log.warning("a fetched message was not stored: %s", error)
-            return False
-        return known is None
+            return known is None
+
+        return await until_stored(take, self.clock)
 
     async def _miss(self, gap: Gap) -> None:
         log.warning("%s %s: nothing fetched for %.0f s: %s", gap.bot, gap.chat, _span(gap), gap.why)
-        try:
-            await self.store.miss(gap)
-        except StoreError as error:
-            log.warning("gap not noted: %s", error)
+        await until_stored(lambda: self.store.miss(gap), self.clock)
 
     async def close(self) -> None:
         await self._tasks.cancel()

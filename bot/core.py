@@ -33,7 +33,7 @@ from bot.contract import (
     UnreadablePart,
     words_of,
 )
-from bot.late import LateMessages, named_in
+from bot.late import LateMessages, named_in, notice_of
 from bot.prompts import unreadable
 from bot.settings import Chat
 from bot.tasks import TaskSet
@@ -44,6 +44,9 @@ log = logging.getLogger(__name__)
 
 SPEAKERS = 10_000
 """People whose language is remembered."""
+
+RETRIED = "done.retry"
+"""The notice whose turns are asked again before it is told."""
 
 QUOTE_CHARS = 20_000
 """A quote longer than this is cut; the person did not type it."""
@@ -73,20 +76,17 @@ class Bot:
         turn = await self._turn(message)
         gathering = self._answerer.gathering
         late = turn.kind == "chat" and message.age > self._desk.chat.late
+        gathers = turn.kind == "chat" and not late
         event = Event(
             key,
             turn,
             depth=self._desk.chat.depth,
-            join=gathering.seconds(message, turn.lane),
+            join=gathering.seconds(message, turn.lane) if gathers else 0.0,
             late=late,
         )
         accepted = await self._store.accept(event)
-        starts = gathering.starts(message)
-        holds = starts or accepted.joined
-        if accepted.fresh and accepted.turn is not None and not late and holds:
-            gathering.hold(accepted.turn.id, turn.lane)
-        elif starts:
-            gathering.release(turn.lane)
+        if gathers:
+            gathering.claimed(message, turn.lane, accepted)
         self._go_on(accepted, late=late)
 
     async def action(self, action: CardAction) -> ActionReply:
@@ -94,7 +94,7 @@ class Bot:
         lang = turn.new.lang if turn else "zh"
         if turn is None or (turn.new.bot, turn.new.chat) != (action.bot, action.chat):
             return ActionReply(say("gone.button", lang), "warning")
-        if not self._may_press(turn, action.operator):
+        if not await self._may_press(turn, action.operator):
             return ActionReply(say("denied.button", lang), "warning")
         if action.action == "stop":
             return await self._stop(turn)
@@ -204,10 +204,15 @@ class Bot:
         return _Meaning("command", message.parts)
 
     async def _asked_again(self, turn: NewTurn) -> NewTurn:
-        """/retry: the asker's last question once more, answered where /retry stands."""
+        """/retry: the asker's last question once more, answered where /retry stands; when
+        that came too late, all that was offered with it, each in its own place."""
         last = await self._store.last_turn(turn.conversation, turn.sender.id)
         if last is None:
             return replace(turn, kind="notice", notice="notice.nothing_to_retry")
+        notice = await self._store.turn(notice_of(last))
+        if notice is not None:
+            offered = {"turns": named_in(notice)}
+            return replace(turn, kind="notice", notice=RETRIED, notice_args=offered)
         return replace(turn, parts=last.new.parts, lang=last.new.lang, replaces=last.id)
 
     # ------------------------------------------------------------ what becomes of it
@@ -244,8 +249,11 @@ class Bot:
         async def words() -> str:
             if turn.new.kind == "command" and turn.state != "refused":
                 return await self._command(turn.new)
-            if turn.state == "refused" and not turn.new.notice:
+            if turn.state == "refused" and turn.new.notice != "notice.full":
                 return say("notice.full", turn.new.lang, waiting=self._desk.chat.depth)
+            if turn.new.notice == RETRIED:
+                for turn_id in named_in(turn):
+                    await self._ask_again(turn_id)
             return say(turn.new.notice, turn.new.lang, **_blanks(turn.new))
 
         await self._answerer.tell(turn, words)
@@ -256,12 +264,14 @@ class Bot:
         conversation = await self._store.conversation(turn.conversation)
         return await answer(self._desk, Call(turn, command, conversation))
 
-    def _may_press(self, turn: Turn, operator: Person) -> bool:
-        mine = {turn.new.sender.id, *turn.new.sender.also} & {operator.id, *operator.also}
-        access = self._desk.access
-        return bool(mine - {""}) or access.may_steer(
-            turn.new.platform, operator, turn.new.chat_kind
-        )
+    async def _may_press(self, turn: Turn, operator: Person) -> bool:
+        """Who asked, whoever's late question the notice names, or who may steer."""
+        named = [await self._store.turn(turn_id) for turn_id in named_in(turn)]
+        askers = [one.new.sender for one in (turn, *named) if one is not None]
+        known = {operator.id, *operator.also} - {""}
+        if any(known & {asker.id, *asker.also} for asker in askers):
+            return True
+        return self._desk.access.may_steer(turn.new.platform, operator, turn.new.chat_kind)
 
     async def _stop(self, turn: Turn) -> ActionReply:
         if await self._end(turn, "stopped"):

@@ -3,7 +3,7 @@ that the first of them began waits for the others."""
 
 from __future__ import annotations
 
-from bot.contract import Clock, InboundMessage, UnreadablePart
+from bot.contract import Accepted, Clock, InboundMessage, UnreadablePart
 from bot.settings import Chat
 
 COMING = ""
@@ -41,15 +41,16 @@ class Gathering:
         media = any(isinstance(part, UnreadablePart) for part in message.parts)
         return self._chat.gather_text or (media and not message.text)
 
-    def hold(self, turn_id: str, lane: str) -> None:
-        """Wait from now on; or longer, when it already waits."""
-        self._until[turn_id] = self._clock.monotonic() + self._chat.gather
-        self._lanes[lane] = turn_id
-
-    def release(self, lane: str) -> None:
-        """What was coming holds nothing: it had come before."""
-        if self._lanes.get(lane) == COMING:
+    def claimed(self, message: InboundMessage, lane: str, accepted: Accepted) -> None:
+        """What `seconds` was asked for has been claimed: its turn waits from now on, or
+        longer when it waits already."""
+        starts = self.starts(message)
+        if starts and self._lanes.get(lane) == COMING:
             del self._lanes[lane]
+        fresh = accepted.fresh and not accepted.full
+        if fresh and accepted.turn is not None and (starts or accepted.joined):
+            self._until[accepted.turn.id] = self._clock.monotonic() + self._chat.gather
+            self._lanes[lane] = accepted.turn.id
 
     async def settled(self, turn_id: str, lane: str) -> None:
         """Returns when the turn has waited long enough."""

@@ -3,17 +3,14 @@ it now, which is its visible outcome (design.md 5)."""
 
 from __future__ import annotations
 
-import logging
 import uuid
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from bot.contract import Clock, Ending, Event, NewTurn, Turn, TurnStore, words_of
 from bot.endings import LATE
-from bot.errors import StoreError
-from bot.tasks import TaskSet
-
-log = logging.getLogger(__name__)
+from bot.tasks import TaskSet, until_stored
 
 SETTLE = 2.0
 """Seconds in which the late messages of one chat are gathered into one line."""
@@ -44,16 +41,16 @@ class LateMessages:
     async def _offer(self, conversation: str) -> None:
         await self.clock.sleep(SETTLE)
         turns = self._chats.pop(conversation)
-        notice = self._notice(turns)
-        try:
-            accepted = await self.store.accept(Event(f"{notice.bot}:late:{turns[0].id}", notice))
-            if accepted.turn is not None and not accepted.turn.ended:
-                await self.tell(accepted.turn)
-            told = Ending("refused", error="late", delivery="delivered", proof=f"late:{notice.id}")
-            for turn in turns:
-                await self.store.finish(turn.id, told)
-        except StoreError as error:
-            log.warning("late messages are offered at the next start: %s", error)
+        new = self._notice(turns)
+        event = Event(f"{new.bot}:late:{turns[0].id}:{turns[-1].id}", new)
+        accepted = await until_stored(lambda: self.store.accept(event), self.clock)
+        assert accepted.turn is not None
+        if accepted.fresh:
+            await self.tell(accepted.turn)
+        proof = f"late:{accepted.turn.id}"
+        told = Ending("refused", error="late", delivery="delivered", proof=proof)
+        for turn in turns:
+            await until_stored(partial(self.store.finish, turn.id, told), self.clock)
 
     def _notice(self, turns: list[Turn]) -> NewTurn:
         newest = turns[-1].new

@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from bot.contract import ChatPlatform, Reactions, Turn
 from bot.tasks import TaskSet
 
-
 CLOSE_SECONDS = 1.0
 """How long the last marks may take to be taken back."""
 

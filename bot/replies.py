@@ -56,7 +56,9 @@ class Replies:
         )
 
     async def retract(self, turn: Turn, reply: Reply) -> bool:
-        """Take back whatever was sent; False when something stays on the screen."""
+        """Take back whatever was sent; False when something stays on the screen. What is on
+        its way arrives first."""
+        await reply.leave()
         if reply.untouched:
             return True
         platform = self.platforms[turn.new.bot]

@@ -325,7 +325,7 @@ class Reply:
             if not self._loop.cancelled() and self._loop.exception() is not None:
                 log.error("show loop broke", exc_info=self._loop.exception())
         if self._flight is not None:
-            await asyncio.wait({self._flight})
+            await asyncio.gather(self._flight, return_exceptions=True)
 
     async def _finish_all(self, final: Snapshot) -> Delivery:
         index = 0

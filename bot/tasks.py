@@ -5,11 +5,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 from typing import Any, TypeVar
 
+from bot.contract import Clock
+from bot.errors import StoreError
+
 T = TypeVar("T")
+
+STORE_AGAIN = 2.0
+"""Seconds after which a store that refused is asked again."""
 
 log = logging.getLogger(__name__)
 
@@ -33,6 +39,16 @@ async def to_the_end(step: Coroutine[Any, Any, T]) -> T:
             log.error("closing step failed", exc_info=task.exception())
         raise cancelled
     return task.result()
+
+
+async def until_stored(step: Callable[[], Awaitable[T]], clock: Clock) -> T:
+    """What the store answers once it can; for work that may wait as long as it takes."""
+    while True:
+        try:
+            return await step()
+        except StoreError as error:
+            log.warning("store refused, trying again: %s", error)
+        await clock.sleep(STORE_AGAIN)
 
 
 class TaskSet:

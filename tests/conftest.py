@@ -70,9 +70,7 @@ class LeapingClock(SystemClock):
             if (when := scope.when()) is not None:
                 scope.reschedule(when - seconds)
 
-    async def hurry(
-        self, until: Callable[[], Any], step: float = 1.0, most: float = 1200.0
-    ) -> Any:
+    async def hurry(self, until: Callable[[], Any], step: float = 1.0, most: float = 1200.0) -> Any:
         """Leap `step` by step until something is so, with a moment for the sockets after
         each; its value. Raises AssertionError after `most` seconds."""
         end = self.monotonic() + most
@@ -203,9 +201,11 @@ class House:
     async def ended(self, platform: str, message: str, timeout: float = 15.0) -> Turn:
         """The turn once it is closed in the store."""
         async with asyncio.timeout(timeout):
-            while (turn := await self.turn(platform, message)) is None or not turn.ended:
+            while True:
+                turn = await self.turn(platform, message)
+                if turn is not None and turn.ended:
+                    return turn
                 await asyncio.sleep(0.01)
-        return turn
 
     async def settled(
         self, bubbles: Bubbles, count: int = 1, timeout: float = 15.0

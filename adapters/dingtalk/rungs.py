@@ -21,6 +21,7 @@ from adapters.dingtalk.place import Journal, Place
 from adapters.dingtalk.settings import Template
 from bot.contract import Charge, Delivery, Limits, Snapshot, Step, Window
 from bot.errors import BorderError, RateLimited, TooBig, Transient, Uncertain
+from bot.texts import both
 
 log = logging.getLogger(__name__)
 
@@ -226,6 +227,23 @@ class CardRung:
             if not self._taken:
                 raise
             log.warning("the card's state stays behind: %s", error)
+
+
+async def end_card(api: DingTalkApi, template: Template, track: str) -> None:
+    """Close a card that was given up: it says that the answer follows. Where it takes no
+    frames, an update ends it. Raises BorderError."""
+    words = both("card.continues")
+    params = variables(Snapshot(state="continued"), template)
+    guid = uuid.uuid5(uuid.NAMESPACE_OID, f"{track}|left").hex
+    try:
+        await api.stream_card(track, template.content_key, words, guid, final=True, failed=False)
+    except RETRYABLE:
+        raise
+    except BorderError as error:
+        log.info("a card that was given up takes no frame: %s", error)
+        params |= {template.content_key: words, "flowStatus": "3"}
+    if params:
+        await api.update_card(track, params)
 
 
 class MessageRung:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from adapters.dingtalk.api import DingTalkApi
 from adapters.dingtalk.codes import BROKEN_TEMPLATE, MINUTE
 from adapters.dingtalk.place import Journal, Place
-from adapters.dingtalk.rungs import CardRung, MessageRung, Rung
+from adapters.dingtalk.rungs import RETRYABLE, CardRung, MessageRung, Rung, end_card
 from adapters.dingtalk.settings import DingTalkSettings
 from bot.contract import Charge, Clock, Delivery, Handle, Json, Limits, Save, Snapshot, Step
 from bot.errors import (
@@ -30,6 +30,9 @@ RUNGS = ("card", "webhook", "openapi")
 
 SKIP_SECONDS = 600.0
 """How long a rung is skipped after a refusal that concerns the whole app."""
+
+LEFT_TRIES = 4
+"""How often a card that was given up is tried to be closed."""
 
 REFUSED = (PermissionDenied, QuotaExhausted, Gone, Bug, AuthError)
 """What makes a sink step down."""
@@ -80,6 +83,7 @@ class DingTalkSink:
         self._attempt = attempt
         self._journal = Journal(handle, save)
         self._place = Place(api, clock, address)
+        self._left_tries = 0
         self._rung = self._make(handle.rung if handle.rung in RUNGS else self._first(RUNGS))
 
     # ------------------------------------------------------------ rungs
@@ -120,7 +124,9 @@ class DingTalkSink:
     def charges(self, step: Step) -> tuple[Charge, ...]:
         if step == "finish" and self._unopened:
             return self._plain().charges(step)
-        return self._rung.charges(step)
+        open_still = step == "finish" and self.handle.extra.get("left_open")
+        ending = (self._api.charge("stream"), self._api.charge("update")) if open_still else ()
+        return (*self._rung.charges(step), *ending)
 
     @property
     def _unopened(self) -> bool:
@@ -145,6 +151,11 @@ class DingTalkSink:
     async def finish(self, snapshot: Snapshot) -> Delivery:
         if self._unopened:
             self._rung = self._plain()
+        delivery = await self._deliver(snapshot)
+        await self._close_left()
+        return delivery
+
+    async def _deliver(self, snapshot: Snapshot) -> Delivery:
         while True:
             try:
                 return await self._rung.finish(snapshot)
@@ -187,5 +198,20 @@ class DingTalkSink:
         log.warning("rung %s given up: %s", name, error)
         self._rung = self._make(self._first(below))
         left = self.handle.card_id or self.handle.extra.get("left")
-        extra = self._journal.note(left=left, opened=None)
+        extra = self._journal.note(left=left, left_open=bool(left) or None, opened=None)
         await self._journal.put(rung=self._rung.name, card_id="", message_id="", extra=extra)
+
+    async def _close_left(self) -> None:
+        """The answer stands below a card that was given up: end that one too, or it waits
+        for ever. What may pass is tried again with the next finish(), a few times."""
+        if not self.handle.extra.get("left_open") or self._settings.template is None:
+            return
+        self._left_tries += 1
+        try:
+            await end_card(self._api, self._settings.template, self.handle.key)
+        except RETRYABLE:
+            if self._left_tries < LEFT_TRIES:
+                raise
+        except BorderError as error:
+            log.warning("a card that was given up stays open: %s", error)
+        await self._journal.put(extra=self._journal.note(left_open=None))

@@ -104,6 +104,7 @@ class Scene:
         for number, person in enumerate(people):
             key = f"{platform}:p{number}"
             self._add(_Place(key, platform, sim.p2p(person), "鹊桥", owner=f"p{number}"))
+            self._keys[platform, id_of(person)] = key  # as DingTalk's bots name the chat
 
     def _add(self, place: _Place) -> None:
         self._places[place.key] = place
