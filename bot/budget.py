@@ -166,7 +166,7 @@ class Bucket:
         for meter in self._meters:
             limit = max(need, meter.limit(share, request.priority))
             at = max(at, meter.free_at(self._log, need * (ahead + 1), limit, now))
-            if meter.long and request.priority is Priority.UPDATE:
+            if request.priority is Priority.UPDATE:
                 at = max(at, meter.next_update)
         if ahead:
             return max(at, self.wake_at, now + 2 * TICK)

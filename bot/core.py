@@ -75,7 +75,9 @@ class Bot:
             return
         turn = await self._turn(message)
         gathering = self._answerer.gathering
-        late = turn.kind == "chat" and message.age > self._desk.chat.late
+        late = turn.kind != "notice" and message.age > self._desk.chat.late
+        if late:
+            turn = replace(turn, kind="chat")
         gathers = turn.kind == "chat" and not late
         event = Event(
             key,
@@ -308,6 +310,7 @@ class Bot:
         new = replace(
             turn.new,
             id=uuid.uuid4().hex,
+            kind="chat" if read(words_of(turn.new.parts)) is None else "command",
             replaces=turn.id,
             asked_at=self._desk.clock.time(),
             notice="",

@@ -39,18 +39,20 @@ class LateMessages:
             self._tasks.spawn(self._offer(turn.new.conversation), name="late")
 
     async def _offer(self, conversation: str) -> None:
+        """The notice is safe before the turns count as told of: whoever sees it may ask
+        for them, and a notice that a crash kept back is told at the next start."""
         await self.clock.sleep(SETTLE)
-        turns = self._chats.pop(conversation)
+        turns = sorted(self._chats.pop(conversation), key=lambda turn: turn.new.asked_at)
         new = self._notice(turns)
         event = Event(f"{new.bot}:late:{turns[0].id}:{turns[-1].id}", new)
         accepted = await until_stored(lambda: self.store.accept(event), self.clock)
         assert accepted.turn is not None
-        if accepted.fresh:
-            await self.tell(accepted.turn)
         proof = f"late:{accepted.turn.id}"
         told = Ending("refused", error="late", delivery="delivered", proof=proof)
         for turn in turns:
             await until_stored(partial(self.store.finish, turn.id, told), self.clock)
+        if accepted.fresh:
+            await self.tell(accepted.turn)
 
     def _notice(self, turns: list[Turn]) -> NewTurn:
         newest = turns[-1].new

@@ -39,11 +39,11 @@ _by_turn = select(inbox).where(inbox.c.turn_id.in_(bindparam("names", expanding=
 def accounts(connection: Connection, message_id: str, bots: tuple[str, ...]) -> tuple[Account, ...]:
     if not message_id or not bots:
         return ()
-    events = _events(connection, message_id, bots)
-    ids = {row["turn_id"] for row in events} - {None}
-    ids |= set(_turns(connection, message_id, bots))
-    rows = connection.execute(_by_turn, {"names": sorted(ids)}).mappings()
-    events = list({row["event_key"]: row for row in (*events, *rows)}.values())
+    found_by_name = _events(connection, message_id, bots)
+    asking = set(_turns(connection, message_id, bots))
+    rows = connection.execute(_by_turn, {"names": sorted(asking)}).mappings()
+    events = list({row["event_key"]: row for row in (*found_by_name, *rows)}.values())
+    ids = asking | {row["turn_id"] for row in events if row["turn_id"] is not None}
     turns = {id_: found for id_ in ids if (found := read_turn(connection, id_)) is not None}
     told = [*(_account(row, turns) for row in events), *_forgotten(events, turns)]
     return tuple(sorted(told, key=lambda account: (account.seen_at, account.key)))

@@ -216,7 +216,7 @@ _orphans = (
 _dead_turns = (
     select(turn)
     .where(turn.c.owner.is_not(None), turn.c.owner.not_in(_live))
-    .order_by(turn.c.no)
+    .order_by(turn.c.owner)
     .limit(bindparam("most"))
     .with_for_update(skip_locked=True)
 )

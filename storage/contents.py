@@ -16,6 +16,7 @@ def contents(connection: Connection) -> Iterator[str]:
     in `table`; tables by name, rows by primary key."""
     for name in sorted(metadata.tables):
         table = metadata.tables[name]
-        rows = connection.execute(select(table).order_by(*table.primary_key)).mappings()
-        for row in rows:
-            yield orjson.dumps({**row, "table": name}, option=orjson.OPT_SORT_KEYS).decode()
+        columns = [str(column.name) for column in table.columns]
+        for row in connection.execute(select(table).order_by(*table.primary_key)):
+            line = dict(zip(columns, row, strict=True), table=name)
+            yield orjson.dumps(line, option=orjson.OPT_SORT_KEYS).decode()

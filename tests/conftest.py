@@ -67,7 +67,7 @@ class LeapingClock(SystemClock):
             timer.cancel()
             self._sleepers[due] = loop.call_at(timer.when() - seconds, _wake, due)
         for scope in self._scopes:
-            if (when := scope.when()) is not None:
+            if not scope.expired() and (when := scope.when()) is not None:
                 scope.reschedule(when - seconds)
 
     async def hurry(self, until: Callable[[], Any], step: float = 1.0, most: float = 1200.0) -> Any:

@@ -373,6 +373,11 @@ def test_without_outer_bars_no_part_begins_with_an_empty_table(rows: int, below:
             assert not part.startswith(head) or part.startswith(f"{head}1")
 
 
+def test_a_fence_ends_a_table_even_with_a_bar_in_its_first_line():
+    parts = cut(f"{TABLE}{ROW}```sh|x\ncode\n```\n{'p | q; ' * 2}\n" + "p | q\n" * 30, 100)
+    assert [part.startswith(TABLE) for part in parts] == [True] + [False] * (len(parts) - 1)
+
+
 @pytest.mark.parametrize("limit", range(64, 70))
 def test_no_part_is_empty_while_blank_lines_of_code_arrive(limit: int):
     text = "```\nx\n" + "\n" * 100

@@ -469,7 +469,7 @@ def test_the_last_room_is_kept_for_the_more_urgent_who_needs_more(need: int):
         world.at(step * 0.2, lambda: world.ask(api))
     world.at(0.9, lambda: world.ask(*[api] * need, priority=Priority.FINAL, owner="final"))
     for step in range(20):
-        world.at(0.95 + need * 0.2 + step * 0.2, lambda: world.ask(api, shown_at=world.now))
+        world.at(0.75 + need * 0.2 + step * 0.2, lambda: world.ask(api, shown_at=world.now))
     world.run(4.0)
     assert world.grants[need].owner == "final"
     assert world.grants[need].at == pytest.approx((need - 1) * 0.2 + 1.0 + SKEW)
@@ -678,6 +678,21 @@ def test_a_grant_that_was_not_used_is_given_back():
     assert fill(world, two) == 1
 
 
+def test_what_was_given_back_slows_no_update_down():
+    api = Charge("api", API)
+
+    def updates(taken_back: int) -> int:
+        world = World()
+        for _ in range(taken_back):
+            world.withdraw(world.ask(api, priority=Priority.FINAL))
+        for step in range(600):
+            world.at(5.0 + step * 0.01, lambda: world.ask(api, owner="card"))
+        world.run(12.0)
+        return sum(grant.owner == "card" for grant in world.grants)
+
+    assert updates(taken_back=400) == updates(taken_back=0) > 100
+
+
 # ---------------------------------------------------------------- refusals
 
 
@@ -771,6 +786,7 @@ def test_idle_buckets_are_forgotten():
             world.withdraw(request)
         sizes.append(len(world.scheduler))
 
+    world.scheduler.refused("never used", 1.0, 0.0)
     for number in range(2500):
         world.at(number * 0.2, lambda number=number: reply(number))
     world.run(500.0)
@@ -780,6 +796,17 @@ def test_idle_buckets_are_forgotten():
     world.run(700.0)
     world.ask(Charge("last", CHAT))
     assert len(world.scheduler) == 1
+
+
+def test_a_bucket_in_use_is_remembered():
+    world = World()
+    api = Charge("api", (Window(2, 1.0),))
+    world.ask(api)
+    world.run(0.9)
+    world.ask(api)
+    world.run(1.15)
+    world.ask(Charge("another", CHAT))
+    assert fill(world, api) == 1
 
 
 # ---------------------------------------------------------------- tasks

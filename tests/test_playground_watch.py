@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,6 +29,7 @@ from adapters.playground.trails import Trails
 from bot.clock import SystemClock
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
+expect.set_options(timeout=20_000)
 
 SHOTS = os.environ.get("QUEQIAO_SHOTS", "")
 T0 = 1_795_500_000.0
@@ -45,6 +46,7 @@ class FakeBot:
     told: list[str] = field(default_factory=list)
     answer: Any = field(default_factory=lambda: live())
     asked: int = 0
+    asked_again: asyncio.Event = field(default_factory=asyncio.Event)
     runner: web.AppRunner | None = None
 
     def kill(self) -> None:
@@ -71,6 +73,8 @@ class FakeBot:
 
     async def _live(self, request: web.Request) -> web.StreamResponse:
         self.asked += 1
+        if self.asked > 1:
+            self.asked_again.set()
         if self.answer is None:
             await asyncio.sleep(3600)
         raw = self.answer if isinstance(self.answer, bytes) else json.dumps(self.answer).encode()
@@ -171,12 +175,6 @@ def lamp(tab: Tab) -> Locator:
     return tab.get_by_test_id("lamp")
 
 
-async def until(true: Callable[[], Any], seconds: float = 30.0) -> None:
-    async with asyncio.timeout(seconds):
-        while not true():
-            await asyncio.sleep(0.02)
-
-
 # the trail ------------------------------------------------------------------------------
 
 
@@ -217,7 +215,8 @@ async def test_what_went_wrong_is_marked_and_told(here: World, browser: Browser)
         await expect(story).to_be_hidden()
         await tab.get_by_test_id("feishu-group").get_by_test_id("trail").click()
         await expect(story.locator("li")).to_have_count(5)
-        await expect(story.locator("li").nth(3)).to_contain_text("换了一种方式 · card → webhook")
+        stepped = "平台不接受，换了一种方式 · AI 卡片 → 会话消息"
+        await expect(story.locator("li").nth(3)).to_contain_text(stepped)
         await expect(story.locator(".state")).to_have_text("没有送到")
         await shot(tab, "story")
         await tab.keyboard.press("Escape")
@@ -315,7 +314,7 @@ async def test_junk_from_the_socket_is_no_answer(
 ) -> None:
     here.bot.answer = junk
     async with opened(here, browser) as tab:
-        await until(lambda: here.bot.asked > 1)
+        await here.bot.asked_again.wait()
         await expect(lamp(tab)).to_have_attribute("data-lamp", "starting")
         here.bot.answer = live()
         await expect(lamp(tab)).to_have_attribute("data-lamp", "ready")
@@ -441,12 +440,10 @@ async def test_on_a_phone_the_panel_makes_room_again(here: World, browser: Brows
 
 async def test_every_word_is_there_in_both_languages(here: World, browser: Browser) -> None:
     async with opened(here, browser) as tab:
-        words = await tab.evaluate(
-            """async () => {
-              const [{ zh }, { en }] = [await import("/static/zh.js"), await import("/static/en.js")];
-              return [zh, en];
-            }"""
-        )
+        words = [
+            await tab.evaluate(f"import('/static/{lang}.js').then((words) => words.{lang})")
+            for lang in ("zh", "en")
+        ]
         assert words[0].keys() == words[1].keys()
         offered = (await tab.evaluate(HELLO))["faults"]["offered"]
         assert "kill" in offered and "leave-dingtalk" in offered

@@ -1,11 +1,10 @@
-"""The store and its file: lock, kill, full disk, group commit, schema, query plans."""
+"""The store and its file: lock, kill, group commit."""
 
 from __future__ import annotations
 
 import asyncio
 import os
 import signal
-import sqlite3
 import stat
 import subprocess
 import sys
@@ -16,15 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import Connection, create_engine, inspect
+from sqlalchemy import Connection
 
 from adapters.playground.clock import START, VirtualClock
 from bot.contract import Ending, Event, Handle, NewTurn, Person, TextPart
-from bot.errors import StoreError, StoreLocked, StoreTooNew
-from storage import migrations, schema
+from bot.errors import StoreError, StoreLocked
 from storage.database import Database
-from storage.migrations import migrate
-from storage.sqlite import engine_for
 from storage.store import SqlTurnStore, open_store
 
 ROOT = Path(__file__).parent.parent
@@ -308,212 +304,3 @@ async def test_close_finishes_what_waits_and_refuses_what_comes_later(tmp_path: 
     again = await opened(tmp_path / "x.db")
     assert await again.turn("t49") is not None
     await again.close()
-
-
-# ---------------------------------------------------------------- a full disk
-
-
-async def test_full_disk_then_room_again(tmp_path: Path) -> None:
-    store = await opened(tmp_path / "x.db")
-
-    def limit(pages: int) -> Any:
-        return store.database.run(
-            lambda c: c.exec_driver_sql(f"PRAGMA max_page_count={pages}").scalar()
-        )
-
-    await store.accept(Event("k", asked("t")))
-    await limit(1)  # SQLite makes this the present size
-    big = "x" * 200_000
-    results = await together(
-        store,
-        store.checkpoint("t", "small", ""),
-        store.accept(Event("big", asked("big", "other", big))),
-        store.checkpoint("t", "small too", ""),
-    )
-    assert results[0] is None and results[2] is None, "what needs no room still works"
-    assert isinstance(results[1], StoreError) and "full" in str(results[1])
-    with pytest.raises(StoreError, match="full"):
-        await store.finish("t", Ending("answered", big))
-    kept = await store.turn("t")
-    assert kept is not None and kept.state == "queued" and kept.checkpoint == "small too"
-    await limit(100_000)
-    assert (await store.accept(Event("big", asked("big", "other", big)))).fresh
-    assert await store.finish("t", Ending("answered", big)) is None
-    await store.close()
-
-
-# ---------------------------------------------------------------- the schema
-
-
-def shape(connection: Connection) -> dict[str, Any]:
-    found = inspect(connection)
-    tables = sorted(set(found.get_table_names()) - {"schema_version"})
-    columns = {
-        name: [
-            (c["name"], str(c["type"]), c["nullable"], c["default"])
-            for c in found.get_columns(name)
-        ]
-        for name in tables
-    }
-    indexes = connection.exec_driver_sql(
-        "SELECT name, sql FROM sqlite_master WHERE type = 'index' AND sql IS NOT NULL ORDER BY name"
-    ).all()
-    return {"columns": columns, "indexes": [(n, " ".join(sql.split())) for n, sql in indexes]}
-
-
-def test_migrations_make_what_the_queries_see(tmp_path: Path) -> None:
-    migrated = engine_for(tmp_path / "a.db", durable=False)
-    with migrated.connect() as connection:
-        migrate(connection)
-        mine = shape(connection)
-    made = create_engine(f"sqlite:///{tmp_path}/b.db")
-    schema.metadata.create_all(made)
-    with made.connect() as connection:
-        assert mine == shape(connection)
-    migrated.dispose()
-    made.dispose()
-
-
-def test_steps_run_once_each_and_in_order(tmp_path: Path) -> None:
-    engine = engine_for(tmp_path / "a.db", durable=False)
-    ran: list[int] = []
-    steps = [lambda _, n=n: ran.append(n) for n in (1, 2, 3)]
-    with engine.connect() as connection:
-        migrate(connection, steps[:1])
-        migrate(connection, steps)
-        migrate(connection, steps)
-    assert ran == [1, 2, 3]
-    engine.dispose()
-
-
-def test_a_failed_step_leaves_the_version_before_it(tmp_path: Path) -> None:
-    engine = engine_for(tmp_path / "a.db", durable=False)
-
-    def broken(connection: Connection) -> None:
-        connection.exec_driver_sql("CREATE TABLE half (x)")
-        raise ValueError
-
-    with engine.connect() as connection:
-        with pytest.raises(ValueError):
-            migrate(connection, [*migrations.STEPS, broken])
-        assert "half" not in inspect(connection).get_table_names()
-    with engine.connect() as connection:
-        assert connection.exec_driver_sql("SELECT version FROM schema_version").scalar() == 1
-    engine.dispose()
-
-
-async def test_a_newer_file_is_refused_and_left_alone(tmp_path: Path) -> None:
-    path = tmp_path / "x.db"
-    await (await opened(path)).close()
-    with sqlite3.connect(path) as raw:
-        raw.execute("UPDATE schema_version SET version = 99")
-    raw.close()
-    for _ in range(2):
-        with pytest.raises(StoreTooNew, match="99"):
-            await opened(path)
-
-
-async def test_a_file_of_the_first_version_still_opens(tmp_path: Path) -> None:
-    """As version 0.1 wrote it: keep this text when the schema moves on."""
-    path = tmp_path / "x.db"
-    raw = sqlite3.connect(path)
-    raw.executescript(migrations.m0001_first.TABLES)
-    raw.executescript(
-        """
-        CREATE TABLE schema_version (version INTEGER NOT NULL);
-        INSERT INTO schema_version VALUES (1);
-        INSERT INTO turn (id, kind, bot, platform, chat, chat_kind, conversation, lane, sender,
-            asked_at, root, queue, person, parts)
-        VALUES ('old', 'chat', 'b', 'feishu', 'c', 'p2p', 'conv', 'lane', 'p', 1.5, 'old', 'lane',
-            '["p","Ann","on_1"]', '[{"text":"hi"},{"quote":"q","author":""}]');
-        INSERT INTO inbox (event_key, turn_id, seen_at) VALUES ('k', 'old', 1.5);
-        INSERT INTO lane VALUES ('lane', 'somebody', 'old');
-        INSERT INTO conversation VALUES ('conv', 3, '{"model":"m"}');
-        INSERT INTO reply (turn_id, part, key) VALUES ('old', 0, 'old-0');
-        """
-    )
-    raw.close()
-    store = await opened(path)
-    (head,) = await store.recover()
-    assert head.new.sender == Person("p", "Ann", ("on_1",)) and len(head.new.parts) == 2
-    assert head.handles == (Handle("old-0"),)
-    started = await store.start("old", 5)
-    assert started is not None and started.turn.generation == 3
-    assert started.conversation.choices == {"model": "m"}
-    await store.close()
-
-
-# ---------------------------------------------------------------- query plans
-
-
-async def test_no_query_scans_a_table(tmp_path: Path) -> None:
-    store = await opened(tmp_path / "x.db")
-    seen: list[tuple[str, Any]] = []
-
-    def watch(connection: Connection) -> None:
-        from sqlalchemy import event
-
-        @event.listens_for(connection.engine, "before_cursor_execute")
-        def note(_c: Any, _cur: Any, statement: str, values: Any, _ctx: Any, many: bool) -> None:
-            seen.append((statement, values[0] if many else values))
-
-    await store.database.run(watch)
-    await walk(store)
-    wanted = ("SELECT", "UPDATE", "DELETE", "INSERT")
-    queries = {s: v for s, v in seen if s.startswith(wanted)}
-    assert len(queries) > 25
-
-    def plans(connection: Connection) -> dict[str, str]:
-        found = {}
-        for statement, values in queries.items():
-            rows = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", values).all()
-            found[statement] = "; ".join(row[3] for row in rows)
-        return found
-
-    scans = {
-        statement: plan
-        for statement, plan in (await store.database.run(plans)).items()
-        if "SCAN" in plan or "TEMP B-TREE" in plan
-    }
-    await store.close()
-    busy = ("lane.owner != ?", "min(turn.no)", "turn.owner != ?")
-    # Only recover() walks, through what is unfinished: tables and indexes of the backlog.
-    assert not [p for s, p in scans.items() if not any(b in s for b in busy)], scans
-    allowed = ("SCAN lane", "turn_queue", "turn_outside", "SCAN anon_1", "TEMP B-TREE")
-    for plan in scans.values():
-        assert all(any(a in bit for a in allowed) for bit in plan.split("; ") if "SCAN" in bit), (
-            plan
-        )
-
-
-async def walk(store: SqlTurnStore) -> None:
-    """Every method, on every path that has a query of its own."""
-    first = asked("a")
-    await store.accept(Event("k1", first))
-    await store.accept(Event("k2", asked("b")))
-    await store.accept(Event("k1", first))
-    await store.start("a", 5)
-    await store.save_handle("a", 0, Handle("x"))
-    await store.checkpoint("a", "x", "")
-    await store.decide("a", Ending("answered", "x"))
-    await store.finish("a", Ending("answered", "x"))
-    await store.finish("b", Ending("answered", "x"))
-    again = NewTurn(
-        **{f: getattr(first, f) for f in first.__slots__} | {"id": "c", "replaces": "a"}
-    )
-    await store.accept(Event("k3", again))
-    await store.start("c", 5)
-    await store.finish("c", Ending("answered", "x"))
-    await store.accept(Event("k4", asked("d")))
-    await store.stop_waiting("lane", "p")
-    await store.stop_waiting("lane", None)
-    await store.withdraw("d", "stopped")
-    await store.recover()
-    await store.choose("lane", "model", "x")
-    await store.cut("lane")
-    await store.turn_of("b", "a")
-    for sender in ("", "p"):
-        await store.last_turn("lane", sender)
-        for conversation in ("", "lane"):
-            await store.usage(since=0, conversation=conversation, sender=sender)
-    await store.prune(0)

@@ -170,6 +170,9 @@ async def test_a_replica_falls_silent_before_its_lease_ends(house: House) -> Non
     assert not store.may_speak()
     await store.beat(())
     assert store.may_speak()
+    house.clock.jump(-3600)
+    await house.clock.advance(8)
+    assert not store.may_speak(), "a wall clock that went back helps nobody"
 
 
 async def test_the_fence_counts_from_the_sending_of_a_beat(house: House) -> None:
@@ -240,6 +243,16 @@ async def test_a_write_that_comes_too_late_takes_the_voice_away(house: House) ->
     assert turn is not None and turn.checkpoint == ""
 
 
+async def test_an_ended_head_moves_only_its_own_lane_on(house: House) -> None:
+    store = await house.replica()
+    await accept(store, "a")
+    await accept(store, "b")
+    await store.withdraw("a", "recalled")
+    await house.sql("UPDATE lane SET epoch = epoch + 1")
+    assert await store.finish("a", Ending("recalled")) is None
+    assert await house.sql("SELECT head FROM lane") == [("a",)]
+
+
 async def test_a_lane_that_another_took_is_lost_at_the_next_beat(house: House) -> None:
     first, second = await house.replica(), await house.replica()
     await accept(first, "a")
@@ -288,6 +301,15 @@ async def test_late_by_the_databases_clock_is_late(house: House) -> None:
     await house.clock.advance(11)
     old = store.me.id
     assert await store.beat(["lane"]) == Beat(lost=("lane",)) and store.me.id != old
+
+
+async def test_late_by_its_own_clock_is_late(house: House) -> None:
+    fast = VirtualClock(settle=0)
+    store = await house.replica(fast)
+    await accept(store, "a")
+    await fast.advance(10)
+    assert await store.beat(["lane"]) == Beat(lost=("lane",))
+    assert ids((await store.beat(())).heads) == ["a"], "its earlier self holds nothing now"
 
 
 # ---------------------------------------------------------------- races
@@ -439,6 +461,7 @@ async def test_a_running_turn_is_stopped_through_another_replica(house: House) -
     following = await first.finish("a", Ending("stopped"))
     assert following is not None and following.id == "c"
     assert await first.beat(["lane"]) == Beat(), "the wish was for the turn before"
+    assert await house.sql("SELECT stop_to, stop_as FROM lane") == [(None, "")]
 
 
 async def test_only_the_senders_running_turn_is_stopped(house: House) -> None:

@@ -111,6 +111,7 @@ class World:
 
     async def finish(self, replica: Replica, id_: str) -> None:
         mine = f"{replica.store.me.id}-{self.dice.getrandbits(32)}"
+        head = replica.tasks[id_]
         following = await replica.store.finish(id_, Ending("answered", mine))
         replica.tasks.pop(id_, None)
         if following is not None:
@@ -119,6 +120,9 @@ class World:
         assert turn is not None
         if turn.ending is not None and turn.ended:
             assert self.endings.setdefault(id_, turn.ending.text) == turn.ending.text
+            if turn.ending.text == mine:
+                others = [r for r in self.replicas if r is not replica and id_ in r.tasks]
+                assert not any(other.store.may_speak(head) for other in others)
 
     def sleep(self, replica: Replica) -> None:
         self.counts["sleep"] += 1

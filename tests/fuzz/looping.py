@@ -21,10 +21,10 @@ from typing import Any
 EPOCH = 1_795_500_000.0
 """Where the wall clock begins: 2026-11-24."""
 
-FAR = 0.05
+FAR = 1.0
 """Seconds: before a longer jump the sockets get a moment of real time."""
 
-REST = 0.0005
+REST = 0.0002
 """That moment, in real seconds."""
 
 

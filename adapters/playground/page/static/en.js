@@ -17,6 +17,7 @@ export const en = {
   faultsLead: "See how Queqiao copes; each line says what to watch for.",
   close: "Close",
   cause: "Do it",
+  causeOn: "Keep on",
   left: "{n} more to come",
   "faults.links": "Long connections",
   "faults.platforms": "Platform API",

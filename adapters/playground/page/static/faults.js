@@ -61,7 +61,7 @@ export class Faults {
   }
 
   row(kind) {
-    const names = this.offers(kind) ? [[kind, t("cause")]] : PLATFORMS.map((name) => [`${kind}-${name}`, t(name)]).filter(([name]) => this.offers(name));
+    const names = this.offers(kind) ? [[kind, t(kind in this.app.faults.on ? "causeOn" : "cause")]] : PLATFORMS.map((name) => [`${kind}-${name}`, t(name)]).filter(([name]) => this.offers(name));
     if (!names.length) return null;
     const label = t(`fault.${kind}`);
     const pills = names.map(([name, words]) => this.button(name, words, "pill", `${label} · ${words}`));

@@ -68,7 +68,7 @@ export class Trail {
       this.nodes.set(key, node);
       if (this.nodes.size > 400) this.nodes = new Map([...this.nodes].slice(-200));
     }
-    node.className = `step ${look(moment)} ${MINOR.includes(moment.what) ? "minor" : ""}`;
+    node.className = `step ${look(moment)}${MINOR.includes(moment.what) ? " minor" : ""}`;
     setText(node.children[1], brief(moment));
     setText(node.children[2], at ? offset(moment.at - turn.moments[0].at) : "");
     node.title = `${long(moment)} ${offset(moment.at - turn.moments[0].at)}`;
@@ -114,7 +114,9 @@ function brief({ what, detail }) {
 function long({ what, detail }) {
   const words = t(`story.${what}`, {}, what);
   if (what === "waiting" && count(detail)) return t("story.behind", { n: detail });
-  return count(detail) ? `${words} ×${detail}` : detail ? `${words} · ${t(`detail.${detail}`, {}, detail)}` : words;
+  if (count(detail)) return `${words} ×${detail}`;
+  const parts = detail.split(" → ").map((part) => t(`detail.${part}`, {}, part));
+  return detail ? `${words} · ${parts.join(" → ")}` : words;
 }
 
 // Seconds since the first moment.

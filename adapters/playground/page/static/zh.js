@@ -17,6 +17,7 @@ export const zh = {
   faultsLead: "看看鹊桥怎样应付，每一条都写了该看什么。",
   close: "关闭",
   cause: "来一次",
+  causeOn: "一直如此",
   left: "还会遇到 {n} 次",
   "faults.links": "长连接",
   "faults.platforms": "平台接口",
