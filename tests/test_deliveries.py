@@ -20,6 +20,11 @@ from bot.contract import Turn
 
 ANSWER = ("这是", "完整的", "回答。")
 TEXT = "".join(ANSWER)
+SLOW = 15.0
+"""Seconds between the pieces of the answer."""
+
+CLOSING = frozenset({lark.CARD_SETTINGS, ding.CARD_UPDATE, ding.WEBHOOK})
+"""Calls that are made at the end alone."""
 
 _TURN = re.compile(r"([0-9a-f]{32})-\d|turn[\\\":\s]+([0-9a-f]{32})")
 
@@ -92,13 +97,19 @@ async def ask(house: Any, platform: str, aimed: Aimed, faults: dict[str, Fault])
     return asked
 
 
-async def ended(house: Any, platform: str, asked: list[Asked]) -> dict[str, Turn]:
-    """The turns by the names of their faults, once all have ended; time is hurried."""
+async def ended(
+    house: Any, platform: str, aimed: Aimed, asked: list[Asked]
+) -> dict[str, Turn]:
+    """The turns by the names of their faults, once all have ended; time is hurried, but not
+    before every fault that is met while the answer grows was met."""
     async with asyncio.timeout(100):
-        while not all([await house.turn(platform, one.message) for one in asked]):
-            await asyncio.sleep(0.05)
+        while house.deepseek.open_streams + house.deepseek.finished < len(asked):
+            await asyncio.sleep(0.02)
+        house.clock.leap(SLOW)
+        while len(aimed.met) < len(asked) and not aimed.routes & CLOSING:
+            await asyncio.sleep(0.02)
         while len(house.app.lanes):
-            house.clock.leap(0.5)
+            house.clock.leap(0.2 if aimed.once else 0.5)
             await asyncio.sleep(0.03)
     return {one.name: await house.ended(platform, one.message) for one in asked}
 
@@ -109,7 +120,7 @@ async def listed(house: Any) -> set[str]:
 
 async def check(house: Any, platform: str, aimed: Aimed, asked: list[Asked]) -> dict[str, str]:
     """The promise of needs.md 5 for each of them; deliveries by name."""
-    turns = await ended(house, platform, asked)
+    turns = await ended(house, platform, aimed, asked)
     lost = await listed(house)
     for one in asked:
         turn = turns[one.name]
@@ -144,7 +155,7 @@ async def resent(house: Any, platform: str, one: Asked, turn: Turn) -> None:
 
 
 def talkative(house: Any) -> None:
-    house.deepseek.script("问", ANSWER, pace=0.7)
+    house.deepseek.script("问", ANSWER, pace=SLOW)
 
 
 # ---------------------------------------------------------------- Feishu
@@ -216,17 +227,44 @@ FEISHU_STEPS = {
 }
 
 
-@pytest.mark.parametrize("once", [False, True], ids=["always", "once"])
+PASSING = frozenset(
+    {"99991663", "230020", "11232", "230049", "1", "200810", "300120", "230099/locked"}
+    | {"230099/race", "html", "truncated", "lost", "dropped", "500", "2200", "11233", "11247"}
+    | {"99991661", "99991664", "99991665", "99991671"}
+)
+"""What may pass: tried for a minute, then by the background loop."""
+
+SAMPLE = frozenset(
+    {"230002", "230011", "230001", "230027", "230022", "200860", "300317", "230099/11310"}
+    | {"99991403", "230071", "300309"}
+    | PASSING
+)
+
+
 @pytest.mark.parametrize("step", FEISHU_STEPS)
-async def test_every_code_of_feishu_at_every_step(house: Any, step: str, once: bool) -> None:
+async def test_every_code_of_feishu_at_every_step(house: Any, step: str) -> None:
     talkative(house)
     await house.start()
     aimed = Aimed(house, FEISHU_STEPS[step])
-    aimed.once = once
-    asked = await ask(house, "feishu", aimed, feishu_faults())
-    found = await check(house, "feishu", aimed, asked)
-    if step != "send":
-        lost = {name for name, delivery in found.items() if delivery != "delivered"}
+    faults = feishu_faults()
+    if step == "finish":
+        del faults["300317"]  # "it has had this one" is believed (design.md 5)
+    found = await check(house, "feishu", aimed, await ask(house, "feishu", aimed, faults))
+    lost = {name for name, delivery in found.items() if delivery != "delivered"}
+    if step in ("create", "show"):
         assert lost == set(), "another way was open"
+    elif step == "finish":
+        assert lost <= PASSING, "another way was open"
     house.clock.leap(660.0)
     assert house.feishu.open_cards() == [], "streaming mode ends by itself (6.6)"
+
+
+@pytest.mark.parametrize("step", FEISHU_STEPS)
+async def test_one_refusal_of_feishu_loses_nothing(house: Any, step: str) -> None:
+    talkative(house)
+    await house.start()
+    aimed = Aimed(house, FEISHU_STEPS[step])
+    aimed.once = True
+    faults = {name: fault for name, fault in feishu_faults().items() if name in SAMPLE}
+    found = await check(house, "feishu", aimed, await ask(house, "feishu", aimed, faults))
+    assert set(found.values()) == {"delivered"}, found

@@ -185,7 +185,9 @@ async def test_no_query_walks_through_a_table(database: Database) -> None:
         }
 
     for statement, plan in (await database.run(plans)).items():
-        walks = [bit for bit in plan if ("SCAN" in bit or "TEMP" in bit) and not bit.endswith(NOTHING)]
+        walks = [
+            bit for bit in plan if ("SCAN" in bit or "TEMP" in bit) and not bit.endswith(NOTHING)
+        ]
         assert not walks or any(word in statement for word in WALKS), (statement, plan)
         assert all(any(word in bit for word in SMALL) for bit in walks), (statement, plan)
 

@@ -1,0 +1,123 @@
+"""A bot on a chat platform, what it may offer besides, and how its link is doing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, Protocol, runtime_checkable
+
+from bot.contract.base import (
+    Json,
+    Platform,
+)
+from bot.contract.inbound import (
+    InboundMessage,
+    Intake,
+    Part,
+)
+from bot.contract.showing import (
+    Handle,
+    ReplySink,
+    Save,
+)
+
+
+class ChatPlatform(Protocol):
+    """One bot on one chat platform."""
+
+    @property
+    def bot(self) -> str: ...
+
+    @property
+    def platform(self) -> Platform: ...
+
+    @property
+    def status(self) -> LinkStatus: ...
+
+    async def run(self, intake: Intake) -> None:
+        """Receive until cancelled; loses its link and finds it again by itself."""
+
+    def sink(self, address: Json, handle: Handle, save: Save, attempt: int) -> ReplySink:
+        """A sink aimed at `address`. `attempt` (1, 2, …) is the run of the turn; card
+        sequences of a later attempt are above those of an earlier one."""
+
+    async def close(self) -> None: ...
+
+
+@runtime_checkable
+class Reactions(Protocol):
+    """Optional power: a mark on the person's own message. Best effort, never raises a
+    BorderError to the caller."""
+
+    async def react(self, address: Json, mark: Literal["seen", "done"]) -> str:
+        """Returns a token to take the mark back, or an empty string."""
+
+    async def unreact(self, address: Json, token: str) -> None: ...
+
+
+@runtime_checkable
+class People(Protocol):
+    """Optional power: names of people in a chat."""
+
+    async def name_of(self, address: Json, person: str) -> str:
+        """The person's display name, or an empty string; never raises a BorderError."""
+
+
+@runtime_checkable
+class History(Protocol):
+    """Optional power: reading back what was said."""
+
+    async def missed(self, address: Json, since: float, until: float) -> tuple[InboundMessage, ...]:
+        """What people said in the address's chat (and topic) between these moments, in
+        seconds since the epoch by the platform's clock, oldest first: parsed as if it
+        had been pushed, with `fetched` and `age` set. Our own and recalled messages are
+        left out. Raises BorderError; PermissionDenied names the missing scopes."""
+
+    async def reread(self, address: Json) -> tuple[Part, ...] | None:
+        """The question's parts as they read now; None when that cannot be told. Never
+        raises a BorderError."""
+
+
+@runtime_checkable
+class Retraction(Protocol):
+    """Optional power: taking back what we sent."""
+
+    async def retract(self, handle: Handle) -> bool:
+        """Whether this part of a reply is no longer seen by anybody; never raises a
+        BorderError."""
+
+
+@dataclass(slots=True)
+class LinkStatus:
+    """How one long connection is doing; written by the link, read by health.
+
+    `connected`: a socket is up. `suspect`: it may be deaf, and no fresh one is up yet.
+    `auth_failed`: the platform refused our credentials, and no dial succeeded since; true
+    beside a green light when only a successor was refused. `cause`: why it is red, in
+    words (Chinese / English), empty when green; `detail`: the last failure in the terms of
+    the wire.
+    Seconds of clock.monotonic(), 0 for never: `since` (`connected` changed), `last_frame`
+    (any frame, pongs too), `last_event` (of the application), `proven` (the last proof of
+    hearing: an event, a server's frame where it counts, a fresh connection).
+    Counts: `connects` (connections that came up; planned rotations too), `reconnects`
+    (losses and deaf times that have ended), `attempts` (dials that failed since one
+    succeeded).
+    """
+
+    name: str
+    connected: bool = False
+    suspect: bool = False
+    auth_failed: bool = False
+    cause: str = "starting"
+    detail: str = ""
+    since: float = 0.0
+    last_frame: float = 0.0
+    last_event: float = 0.0
+    proven: float = 0.0
+    connects: int = 0
+    reconnects: int = 0
+    attempts: int = 0
+
+    @property
+    def hearing(self) -> bool:
+        """The green light: what is said now reaches us, as far as can be known."""
+        return self.connected and not self.suspect

@@ -1,0 +1,145 @@
+"""What is remembered."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from bot.contract.base import (
+    Json,
+)
+from bot.contract.inbound import (
+    Part,
+)
+from bot.contract.showing import (
+    Handle,
+)
+from bot.contract.turns import (
+    Accepted,
+    Account,
+    Backlog,
+    Conversation,
+    Ending,
+    Event,
+    Gap,
+    Started,
+    Turn,
+    TurnState,
+    UsageTotal,
+)
+
+
+class TurnStore(Protocol):
+    """What is remembered. Every method returns after its commit. Raises StoreError."""
+
+    async def accept(self, event: Event) -> Accepted:
+        """Claim the event and its lane in one transaction (engine.md 4, accept)."""
+
+    async def start(self, turn_id: str, history: int) -> Started | None:
+        """queued → running, attempt + 1, with at most `history` exchanges, whose beginning
+        moves on in steps of a quarter of it; None when the turn has ended meanwhile. A
+        turn whose outcome was decided meanwhile comes with its ending and no new attempt."""
+
+    async def rewrite(self, turn_id: str, parts: tuple[Part, ...]) -> None:
+        """The question was edited before it was answered."""
+
+    async def save_handle(self, turn_id: str, part: int, handle: Handle) -> None:
+        """Write one row of the reply journal."""
+
+    async def checkpoint(self, turn_id: str, text: str, reasoning: str) -> None:
+        """Keep the text so far, for a run that has to go on after a crash."""
+
+    async def hand_over(self, turn_id: str, text: str, reasoning: str) -> None:
+        """A last checkpoint of a run that leaves its turn to the next process: running →
+        queued, so that its end is not counted as a death."""
+
+    async def decide(self, turn_id: str, ending: Ending) -> None:
+        """Store the outcome before the final update is sent."""
+
+    async def finish(self, turn_id: str, ending: Ending) -> Turn | None:
+        """Close turn and reply, write history, free the lane or return its next head
+        (engine.md 4, finish). A turn that has ended already keeps its ending; its lane
+        still moves on."""
+
+    async def stop_waiting(
+        self, lane: str, sender: str | None, state: TurnState = "stopped"
+    ) -> tuple[Turn, ...]:
+        """End the queued turns of the lane (only this sender's unless None). One that
+        has a card already is decided but not ended: its lane closes the card."""
+
+    async def withdraw(self, turn_id: str, state: TurnState) -> bool:
+        """The same for this turn if it is still queued; False when it runs or has ended."""
+
+    async def recover(self) -> tuple[Turn, ...]:
+        """At start: what an earlier process left, as the turns to run now: the head of
+        every lane, and every unfinished turn outside lanes."""
+
+    async def conversation(self, key: str) -> Conversation: ...
+
+    async def cut(self, key: str) -> int:
+        """/new: begin a new part; returns how many exchanges the old one had."""
+
+    async def choose(self, key: str, name: str, value: str) -> None:
+        """Set one of the conversation's choices; an empty value removes it."""
+
+    async def turn(self, turn_id: str) -> Turn | None: ...
+
+    async def turn_of(self, bot: str, message_id: str) -> Turn | None:
+        """The turn that this message asked."""
+
+    async def last_turn(self, conversation: str, sender: str = "") -> Turn | None:
+        """The newest ended chat turn of the conversation's present part, asked by
+        `sender` unless that is empty."""
+
+    async def usage(
+        self, *, since: float, conversation: str = "", sender: str = ""
+    ) -> UsageTotal: ...
+
+    # looking after deliveries
+
+    async def undelivered(self, limit: int = 100) -> tuple[Turn, ...]:
+        """Ended turns whose reply is undelivered or unconfirmed, newest first."""
+
+    async def due(self, now: float, limit: int = 20) -> tuple[Turn, ...]:
+        """Ended turns with an undelivered reply whose next try is due, oldest first."""
+
+    async def postpone(self, turn_id: str, until: float | None) -> None:
+        """The next try of an undelivered reply; None: not again by itself."""
+
+    async def delivered(self, turn_id: str, ending: Ending) -> None:
+        """A reply of an ended turn was tried again: store its delivery, proof and trail."""
+
+    # law 8
+
+    async def accounts(self, message_id: str, bots: tuple[str, ...]) -> tuple[Account, ...]:
+        """What became of this message (or other event), for each of `bots`; a turn's id,
+        or its first 8 or more characters, finds its events too."""
+
+    async def backlog(self) -> Backlog: ...
+
+    # what may have been missed
+
+    async def heard(self, bot: str) -> float:
+        """When the bot was last known to hear, seconds since the epoch; 0 for never."""
+
+    async def hear(self, bot: str, at: float) -> None: ...
+
+    async def addresses(self, bot: str, since: float) -> tuple[tuple[str, Json], ...]:
+        """(chat, newest address) for each chat and topic of this bot in which a turn was
+        asked after `since`."""
+
+    async def miss(self, gap: Gap) -> None: ...
+
+    async def gaps(self, limit: int = 100) -> tuple[Gap, ...]:
+        """Newest first."""
+
+    # care
+
+    async def prune(self, before: float) -> int:
+        """Forget event keys and gaps older than `before`, in small batches; returns how
+        many keys."""
+
+    async def backup(self, path: str) -> None:
+        """A consistent copy of everything in the file `path` (made anew, mode 0600),
+        while others read and write."""
+
+    async def close(self) -> None: ...

@@ -1,0 +1,283 @@
+"""Storage under fire: many writers on a slow disk, a full disk, a file that cannot be
+written. Nobody meets a lock, nothing acknowledged is lost, and work goes on by itself."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import Connection, event
+
+from adapters.playground.clock import START, VirtualClock
+from bot.contract import Ending, Event, Gap, Handle, NewTurn, Person, TextPart, Turn
+from bot.errors import StoreError
+from storage.store import SqlTurnStore, open_store
+
+ROOT = Path(__file__).parent.parent
+BIG = "x" * 200_000
+
+
+def asked(id_: str, lane: str = "lane", text: str = "q") -> NewTurn:
+    return NewTurn(
+        id=id_,
+        kind="chat",
+        bot="b",
+        platform="dingtalk",
+        chat="c",
+        chat_kind="p2p",
+        topic="",
+        conversation=lane,
+        lane=lane,
+        sender=Person("p"),
+        message_id=id_,
+        parts=(TextPart(text),),
+        address={},
+        lang="en",
+        asked_at=START,
+    )
+
+
+@pytest.fixture
+async def store(tmp_path: Path) -> AsyncIterator[SqlTurnStore]:
+    made = await open_store(f"sqlite:///{tmp_path}/x.db", VirtualClock(), durable=False)
+    assert isinstance(made, SqlTurnStore)
+    yield made
+    await made.close()
+
+
+async def read(store: SqlTurnStore, id_: str) -> Turn:
+    turn = await store.turn(id_)
+    assert turn is not None
+    return turn
+
+
+async def pragma(store: SqlTurnStore, setting: str) -> None:
+    await store.database.run(lambda c: c.exec_driver_sql(f"PRAGMA {setting}").close())
+
+
+# ---------------------------------------------------------------- a slow disk
+
+FLUSH = 0.02
+"""Seconds that every flush of the slow disk takes: the store's thread stands still."""
+
+
+async def slow_disk(store: SqlTurnStore) -> None:
+    def slow(connection: Connection) -> None:
+        event.listen(connection.engine, "commit", lambda _: time.sleep(FLUSH))
+
+    await store.database.run(slow)
+
+
+async def life(store: SqlTurnStore, name: str) -> None:
+    """All that one person's questions write, in a lane of their own."""
+    head = (await store.accept(Event(f"b:{name}", asked(name, name)))).head
+    assert head is not None
+    second = await store.accept(Event(f"b:{name}-2", asked(f"{name}-2", name)))
+    assert second.fresh and second.head is None
+    assert not (await store.accept(Event(f"b:{name}", asked(name, name)))).fresh
+    turn: Turn | None = head
+    while turn is not None:
+        assert await store.start(turn.id, 5) is not None
+        await store.save_handle(turn.id, 0, Handle(f"{turn.id}-0", message_id="m"))
+        await store.checkpoint(turn.id, "half", "")
+        ending = Ending("answered", f"answer {turn.id}", delivery="delivered", proof="m")
+        await store.decide(turn.id, ending)
+        turn = await store.finish(turn.id, ending)
+
+
+async def test_200_writers_at_once_on_a_slow_disk(store: SqlTurnStore, tmp_path: Path) -> None:
+    await slow_disk(store)
+    before = store.database.commits
+    writers = [f"w{number}" for number in range(200)]
+    backup = store.backup(str(tmp_path / "copy.db"))
+    await asyncio.gather(*(life(store, name) for name in writers), backup)
+    assert (store.database.commits - before) * 10 < 200 * 13, "they share their flushes"
+    assert (await store.backlog()).redelivered == 200
+    await store.close()
+    again = await open_store(f"sqlite:///{tmp_path}/x.db", VirtualClock(), durable=False)
+    assert await again.recover() == ()
+    for name in writers:
+        for id_ in (name, f"{name}-2"):
+            turn = await again.turn(id_)
+            assert turn is not None and turn.ended and turn.ending is not None
+            assert turn.ending.text == f"answer {id_}" and turn.handles[0].message_id == "m"
+    await again.close()
+
+
+# ---------------------------------------------------------------- a full disk
+
+
+@asynccontextmanager
+async def busy(store: SqlTurnStore) -> AsyncIterator[None]:
+    """The store is held inside: what comes meanwhile waits for one transaction."""
+    loop, begun, release = asyncio.get_running_loop(), asyncio.Event(), threading.Event()
+
+    def hold(_: Connection) -> None:
+        loop.call_soon_threadsafe(begun.set)
+        release.wait(10)
+
+    holding = asyncio.create_task(store.database.run(hold))
+    await begun.wait()
+    try:
+        yield
+    finally:
+        release.set()
+        await holding
+
+
+async def together(store: SqlTurnStore, *work: Coroutine[Any, Any, Any]) -> list[Any]:
+    """All of `work` in one transaction; returns results and errors."""
+    async with busy(store):
+        waiting = [asyncio.create_task(one) for one in work]
+        await asyncio.sleep(0)
+    return await asyncio.gather(*waiting, return_exceptions=True)
+
+
+async def test_full_disk_then_room_again(store: SqlTurnStore) -> None:
+    await store.accept(Event("k", asked("t")))
+    await pragma(store, "max_page_count=1")  # SQLite makes this the present size
+    results = await together(
+        store,
+        store.checkpoint("t", "small", ""),
+        store.accept(Event("big", asked("big", "other", BIG))),
+        store.checkpoint("t", "small too", ""),
+    )
+    assert results[0] is None and results[2] is None, "what needs no room still works"
+    assert isinstance(results[1], StoreError)
+    assert "磁盘已满" in str(results[1]) and "full" in str(results[1])
+    with pytest.raises(StoreError, match="磁盘已满"):
+        await store.finish("t", Ending("answered", BIG))
+    kept = await read(store, "t")
+    assert kept.state == "queued" and kept.checkpoint == "small too"
+    await pragma(store, "max_page_count=100000")
+    assert (await store.accept(Event("big", asked("big", "other", BIG)))).fresh
+    assert await store.finish("t", Ending("answered", BIG)) is None
+
+
+async def test_a_joined_message_that_found_no_room_can_come_again(store: SqlTurnStore) -> None:
+    await store.accept(Event("k", asked("t")))
+    await pragma(store, "max_page_count=1")
+    with pytest.raises(StoreError, match="磁盘已满"):
+        await store.accept(Event("big", asked("big", "lane", BIG), join=9))
+    assert (await read(store, "t")).new.parts == (TextPart("q"),)
+    await pragma(store, "max_page_count=100000")
+    assert (await store.accept(Event("big", asked("big", "lane", BIG), join=9))).joined
+
+
+SMALL_DISK = """
+import asyncio, resource, signal, sys
+from adapters.playground.clock import VirtualClock
+from bot.errors import StoreError
+from storage.store import open_store
+sys.path.insert(0, "tests")
+from test_storage_fire import BIG, asked
+from bot.contract import Event
+
+async def main():
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    store = await open_store(sys.argv[1], VirtualClock())
+    hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, hard))
+    number = 0
+    try:
+        while number < 100:
+            await store.accept(Event(f"k{number}", asked(f"t{number}", f"l{number}", BIG)))
+            number += 1
+    except StoreError as error:
+        print(number, str(error).replace(" ", "_"), flush=True)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+    for more in range(number, number + 10):
+        assert (await store.accept(Event(f"k{more}", asked(f"t{more}", f"l{more}", BIG)))).fresh
+    await store.close()
+
+asyncio.run(main())
+"""
+
+
+async def test_a_write_that_the_system_refuses_is_told_and_work_goes_on(tmp_path: Path) -> None:
+    """No trick inside the database: the files may not grow any more."""
+    number, cause = small_disk(tmp_path / "x.db")
+    assert 0 < number < 100 and ("磁盘读写出错" in cause or "磁盘已满" in cause), cause
+    again = await open_store(f"sqlite:///{tmp_path}/x.db", VirtualClock(), durable=False)
+    for count in range(number + 10):
+        assert await again.turn(f"t{count}") is not None
+    await again.close()
+
+
+def small_disk(path: Path) -> tuple[int, str]:
+    command = [sys.executable, "-c", SMALL_DISK, f"sqlite:///{path}"]
+    done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
+    number, cause = done.stdout.split()
+    return int(number), cause
+
+
+# ---------------------------------------------------------------- read-only
+
+
+async def test_a_file_that_became_read_only(store: SqlTurnStore, tmp_path: Path) -> None:
+    await store.accept(Event("k", asked("t")))
+    await pragma(store, "query_only=ON")
+    refused = await together(
+        store,
+        store.accept(Event("k2", asked("t2"))),
+        store.checkpoint("t", "x", ""),
+        store.hear("b", START),
+        store.miss(Gap("b", "c", START, START, "x")),
+        store.prune(START + 99),
+        store.finish("t", Ending("answered", "x")),
+    )
+    assert all(isinstance(error, StoreError) for error in refused)
+    assert all("数据库文件只读" in str(error) and "readonly" in str(error) for error in refused)
+    assert not (await read(store, "t")).ended, "reading goes on"
+    await store.backup(str(tmp_path / "copy.db"))
+    await pragma(store, "query_only=OFF")
+    assert (await store.accept(Event("k2", asked("t2")))).fresh
+    following = await store.finish("t", Ending("answered", "x"))
+    assert following is not None and following.id == "t2"
+
+
+OPENER = """
+import asyncio, os, sys
+from adapters.playground.clock import VirtualClock
+from bot.errors import StoreError
+from storage.store import open_store
+
+async def main():
+    if os.geteuid() == 0:
+        os.setgroups([])
+        os.setgid(65534)
+        os.setuid(65534)
+    try:
+        await (await open_store(sys.argv[1], VirtualClock())).close()
+    except StoreError as error:
+        print(error)
+
+asyncio.run(main())
+"""
+
+
+def open_as_nobody(path: Path) -> str:
+    """What a process without rights is told."""
+    command = [sys.executable, "-c", OPENER, f"sqlite:///{path}"]
+    done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
+    return done.stdout
+
+
+async def test_a_file_without_the_right_to_write_is_named_at_the_start(tmp_path: Path) -> None:
+    path = tmp_path / "x.db"
+    await (await open_store(f"sqlite:///{path}", VirtualClock(), durable=False)).close()
+    for folder in (tmp_path, *tmp_path.parents):
+        if folder.stat().st_uid == os.geteuid() and not folder.stat().st_mode & 0o001:
+            folder.chmod(folder.stat().st_mode | 0o011)
+    path.chmod(0o444)
+    told = open_as_nobody(path)
+    assert f"{path} 无法写入 cannot be written: Permission denied" in told
