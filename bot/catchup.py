@@ -40,6 +40,10 @@ call of the month."""
 
 HEAR_EVERY = 60.0
 
+STALE, SUSPECT_EVERY = 60.0, 600.0
+"""Seconds: the age at which a pushed message proves that others were missed, and how often
+that makes us look."""
+
 RETRIES = (2.0, 10.0, 30.0, 60.0)
 """Seconds after each failed read of a history."""
 
@@ -57,6 +61,7 @@ class CatchUp:
     _fetched: set[str] = field(default_factory=set)
     _waiting: dict[str, tuple[float, float]] = field(default_factory=dict)
     _fetching: Counter[str] = field(default_factory=Counter)
+    _suspected: dict[str, float] = field(default_factory=dict)
     _tasks: TaskSet = field(default_factory=TaskSet)
 
     # ------------------------------------------------------------ while all is well
@@ -99,6 +104,18 @@ class CatchUp:
             self._waiting[bot] = (since, until)
             self._fetching[bot] += 1
             self._tasks.spawn(self._fetch_whole(bot), name=f"catch up {bot}")
+
+    def suspect(self, message: InboundMessage) -> None:
+        """A message that was pushed long after it was written: the link was deaf, though
+        nothing else told so, and it is hardly the only one."""
+        if message.fetched or message.age < STALE:
+            return
+        now, last = self.clock.monotonic(), self._suspected.get(message.bot, float("-inf"))
+        if now - last < SUSPECT_EVERY:
+            return
+        self._suspected[message.bot] = now
+        until = self.clock.time()
+        self.gap(message.bot, until - message.age, until)
 
     async def _fetch_whole(self, bot: str) -> None:
         try:

@@ -87,6 +87,8 @@ class Bot:
             late=late,
         )
         accepted = await self._store.accept(event)
+        if accepted.fresh:
+            self.catch_up.suspect(message)
         if gathers:
             gathering.claimed(message, turn.lane, accepted)
         self._go_on(accepted, late=late)

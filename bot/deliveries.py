@@ -8,7 +8,14 @@ from dataclasses import dataclass, field, replace
 
 from bot.contract import Clock, Delivery, Ending, Snapshot, Turn, TurnStore
 from bot.endings import final
-from bot.errors import BorderError, StoreError, Transient
+from bot.errors import (
+    AuthError,
+    BorderError,
+    PermissionDenied,
+    QuotaExhausted,
+    StoreError,
+    Transient,
+)
 from bot.replies import Replies
 from bot.reply import RETRYABLE
 
@@ -23,6 +30,9 @@ GIVE_UP = 86_400.0
 
 PATIENCE = 20.0
 """Seconds that one try may take."""
+
+PASSING = (*RETRYABLE, AuthError, PermissionDenied, QuotaExhausted)
+"""What may be over by the next try: the last three when somebody repairs the app."""
 
 
 @dataclass(eq=False)
@@ -49,7 +59,7 @@ class Deliveries:
         if error is None:
             return
         age = self.clock.time() - turn.seen_at
-        lasting = not isinstance(error, RETRYABLE)
+        lasting = not isinstance(error, PASSING)
         wait = min(max(FIRST, age / 3), SLOWEST)
         until = None if lasting or age > GIVE_UP else self.clock.time() + wait
         await self.store.postpone(turn.id, until)

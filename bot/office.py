@@ -14,6 +14,7 @@ from bot.contract import (
     Json,
     LinkStatus,
     Metric,
+    Moment,
     Turn,
     TurnStore,
 )
@@ -128,7 +129,7 @@ class Office:
             "platform": turn.new.platform,
             "chat": turn.new.chat,
             "message_id": turn.new.message_id,
-            "state": "running" if running else _last_state(turn, [m.what for m in moments]),
+            "state": "running" if running else _last_state(turn, moments),
             "moments": [asdict(moment) for moment in moments],
         }
 
@@ -164,10 +165,10 @@ def _red(status: LinkStatus) -> str:
     return f"{status.name}: {status.cause or '没有连接 / not connected'}"
 
 
-def _last_state(turn: Turn, whats: list[str]) -> str:
-    if "closed" in whats:
-        return "ended"
-    return "undelivered" if "undelivered" in whats else turn.state
+def _last_state(turn: Turn, moments: tuple[Moment, ...]) -> str:
+    """The state decided, or where the turn stands when nothing is."""
+    decided = [moment.detail for moment in moments if moment.what == "decided"]
+    return decided[-1] if decided else turn.state
 
 
 HEARING = "1 when what is said now reaches the bot, as far as can be known."

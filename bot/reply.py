@@ -204,7 +204,8 @@ class Reply:
             else:
                 part.opened = True
                 part.shown = replace(snapshot, text="")
-                self._note("opened", part.sink.handle.rung)
+                if part.sink.limits.streams:
+                    self._note("opened", part.sink.handle.rung)
 
     async def _seal(self, index: int, pieces: list[Piece]) -> None:
         """Close a part whose text goes on in the next one; close() repeats what fails."""

@@ -14,8 +14,8 @@ from storage.sqlite import words_of
 PAGES = 256
 """Pages copied in one step (1 MiB); whoever waits is served after each."""
 
-SIDES = ("-wal", "-shm", "-journal", ".lock")
-"""What stands beside a database under its name."""
+LOGS = ("-wal", "-shm", "-journal")
+"""What SQLite keeps beside a database under its name."""
 
 
 def copy(source: sqlite3.Connection, path: Path, between: Callable[[], object]) -> None:

@@ -107,7 +107,7 @@ class Database:
 
     def _own(self) -> set[Path]:
         own = self.path.resolve()
-        return {own.with_name(own.name + side) for side in ("", *backup.SIDES)}
+        return {own.with_name(own.name + side) for side in ("", ".lock", *backup.LOGS)}
 
     def _put(self, kind: type[_Job], work: Callable[[Connection], Any]) -> asyncio.Future[Any]:
         if self._closing is not None:

@@ -74,12 +74,9 @@ def _exchange(part: Path, place: Path) -> Path | None:
     log must be gone before: SQLite would play it into the new file."""
     kept = _free_name(place) if place.exists() else None
     if kept is not None:
-        _fold(place)
+        _fold(place, kept)
         _second_name(place, kept)
-    log = place.with_name(place.name + "-wal")
-    if log.exists() and kept is not None:
-        log.replace(kept.with_name(kept.name + "-wal"))
-    for side in ("-wal", "-shm", "-journal"):
+    for side in backup.LOGS:
         place.with_name(place.name + side).unlink(missing_ok=True)
     backup.put_in_place(part, place)
     return kept
@@ -90,14 +87,19 @@ def _free_name(place: Path) -> Path:
     return next(kept for name in names if not (kept := place.with_name(name)).exists())
 
 
-def _fold(place: Path) -> None:
-    """Bring the old log into the old file. Where that fails, the file is damaged, and the
-    log is kept beside it."""
+def _fold(place: Path, kept: Path) -> None:
+    """Bring the old log into the old file. Where that fails the file is damaged, and the
+    log is kept beside it as it was."""
+    log, spare = place.with_name(place.name + "-wal"), kept.with_name(kept.name + "-wal")
+    if not log.exists():
+        return
+    shutil.copyfile(log, spare)
     try:
         with closing(sqlite3.connect(place)) as driver:
             driver.execute("PRAGMA wal_checkpoint(TRUNCATE)").close()
     except sqlite3.Error:
         return
+    spare.unlink()
 
 
 def _second_name(place: Path, kept: Path) -> None:

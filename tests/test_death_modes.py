@@ -466,6 +466,7 @@ async def test_a_slow_drift_is_no_step(open_stage: Open, name: str) -> None:
 
 
 @hurried
+@pytest.mark.timeout(600)
 async def test_a_day_of_silence(open_stage: Open) -> None:
     """A fresh connection every half hour, and nothing else: no gap, no red light."""
     stages = [await open_stage(name) for name in ("feishu", "dingtalk")]
@@ -515,6 +516,16 @@ async def test_wrong_credentials_repaired_after_an_hour(open_stage: Open, name: 
     assert stage.intake.gaps == [], "the first connection has nothing before it"
 
 
+async def test_groups_are_understood_as_soon_as_the_link_is_up(open_stage: Open) -> None:
+    """Who the bot is, is asked again then, not when its own slow retry comes."""
+    stage = await open_stage("feishu", up=False)
+    stage.no_second_chance()
+    await stage.pass_(HOUR / 2)
+    stage.sim.renew_secret("playground-secret")
+    await stage.until(lambda: stage.status.connected, SLOW)
+    await stage.heard("hello", 2)
+
+
 @on_both
 async def test_credentials_renewed_under_a_link_that_lives(open_stage: Open, name: str) -> None:
     """It hears on and says loudly that it will not for long."""
@@ -544,6 +555,7 @@ async def test_no_room_for_a_successor(open_stage: Open) -> None:
 
 
 @hurried
+@pytest.mark.timeout(600)
 @on_both
 async def test_nothing_is_left_of_500_connections(open_stage: Open, name: str) -> None:
     stage = await open_stage(name)

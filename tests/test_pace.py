@@ -660,10 +660,15 @@ def test_a_withdrawn_wait_leaves_nothing_behind():
     first = world.ask(one, priority=Priority.FINAL)
     second = world.ask(one)
     world.withdraw(first)
+    world.withdraw(first)
     world.run(1.0 + 2 * SKEW)
     assert second.granted_at == pytest.approx(1.0 + SKEW)
+    assert fill(world, one) == 0
     world.withdraw(world.ask(one))
     assert world.scheduler.next_at() is None
+    world.run(5.0)
+    world.ask(Charge("another", CHAT))
+    assert len(world.scheduler) == 1
 
 
 def test_a_grant_that_was_not_used_is_given_back():
@@ -706,12 +711,23 @@ def test_a_refused_bucket_is_closed_for_as_long_as_was_said():
     assert final.granted_at == pytest.approx(4.0)
 
 
+def test_a_long_closure_outlives_the_learned_limit():
+    world = World()
+    world.scheduler.refused("api", 600.0, 0.0)
+    world.run(300.0)
+    world.ask(Charge("another", CHAT))
+    final = world.ask(Charge("api", API), priority=Priority.FINAL)
+    world.run(700.0)
+    assert final.granted_at == pytest.approx(600.0)
+
+
 def test_limits_are_learned_down_and_come_back_slowly():
     world = World()
     api = Charge("api", (Window(50, 1.0),))
 
     def room(seconds: float) -> int:
         world.run(world.now + seconds)
+        world.ask(Charge("another", API))  # makes the scheduler look for what to forget
         return fill(world, api)
 
     assert room(0.0) == 50

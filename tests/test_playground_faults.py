@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -123,8 +124,8 @@ class World:
             return reply.status
 
 
-@pytest.fixture
-async def world() -> AsyncIterator[World]:
+@asynccontextmanager
+async def made() -> AsyncIterator[World]:
     clock = VirtualClock()
     feishu, dingtalk, model = FeishuSim(clock), DingTalkSim(clock), DeepSeekSim(clock)
     dingtalk.policy.greet = False
@@ -132,6 +133,12 @@ async def world() -> AsyncIterator[World]:
         scene = Scene(feishu, dingtalk, clock, model)
         yield World(clock, feishu, dingtalk, model, scene, http)
         await scene.close()
+
+
+@pytest.fixture
+async def world() -> AsyncIterator[World]:
+    async with made() as world:
+        yield world
 
 
 # links ----------------------------------------------------------------------------
@@ -183,6 +190,25 @@ async def test_clear_heals_the_links(world: World, platform: str, kind: str) -> 
     await world.scene.fault("clear")
     link = world.sim(platform).links[0]
     assert not link.muted and link.transport.is_reading() and world.links[platform] == "up"
+
+
+@pytest.mark.parametrize("platform", PLATFORMS)
+def test_links_and_their_faults_on_the_loop_of_the_demo(platform: str) -> None:
+    uvloop = pytest.importorskip("uvloop")
+
+    async def scene() -> None:
+        async with made() as world:
+            await world.dial(platform)
+            await asyncio.sleep(0.05)
+            assert world.links[platform] == "up"
+            await world.scene.fault(f"half-{platform}")
+            [link] = world.sim(platform).links
+            assert not link.transport.is_reading()
+            await world.scene.fault("clear")
+            assert link.transport.is_reading() and world.links[platform] == "up"
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(scene())
 
 
 async def test_dingtalk_asks_to_leave(world: World) -> None:

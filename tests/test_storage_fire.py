@@ -223,9 +223,29 @@ def small_disk(path: Path) -> tuple[int, str]:
 # ---------------------------------------------------------------- read-only
 
 
+async def switch(store: SqlTurnStore) -> threading.Event:
+    """While it is set, the database is read-only within each transaction."""
+    read_only = threading.Event()
+
+    def close(connection: Connection) -> None:
+        connection.exec_driver_sql(f"PRAGMA query_only={read_only.is_set():d}").close()
+
+    def open_(connection: Connection) -> None:
+        connection.exec_driver_sql("PRAGMA query_only=0").close()
+
+    def listen(connection: Connection) -> None:
+        event.listen(connection.engine, "begin", close)
+        event.listen(connection.engine, "commit", open_)
+        event.listen(connection.engine, "rollback", open_)
+
+    await store.database.run(listen)
+    return read_only
+
+
 async def test_a_file_that_became_read_only(store: SqlTurnStore, tmp_path: Path) -> None:
     await store.accept(Event("k", asked("t")))
-    await pragma(store, "query_only=ON")
+    read_only = await switch(store)
+    read_only.set()
     refused = await together(
         store,
         store.accept(Event("k2", asked("t2"))),
@@ -239,7 +259,7 @@ async def test_a_file_that_became_read_only(store: SqlTurnStore, tmp_path: Path)
     assert all("数据库文件只读" in str(error) and "readonly" in str(error) for error in refused)
     assert not (await read(store, "t")).ended, "reading goes on"
     await store.backup(str(tmp_path / "copy.db"))
-    await pragma(store, "query_only=OFF")
+    read_only.clear()
     assert (await store.accept(Event("k2", asked("t2")))).fresh
     following = await store.finish("t", Ending("answered", "x"))
     assert following is not None and following.id == "t2"

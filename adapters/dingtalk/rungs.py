@@ -118,9 +118,11 @@ class CardRung:
 
     async def open(self, snapshot: Snapshot) -> None:
         """Create and deliver. A create of unknown fate is repeated: `cardAlreadyExist`
-        counts as opened (design.md 5)."""
+        counts as opened (design.md 5). The card of such a one stays on record, whatever
+        the repetition meets."""
         if self._opened:
             return
+        doubtful = bool(self._journal.handle.card_id)
         await self._journal.intend(rung=self.name, card_id=self._track)
         carrier = ""
         try:
@@ -131,7 +133,7 @@ class CardRung:
             )
         except BorderError as error:
             if error.code != CARD_EXISTS:
-                if not isinstance(error, Uncertain):
+                if not doubtful and not isinstance(error, Uncertain):
                     self._journal.forget(card_id="")
                 raise
             log.info("card %s stands already", self._track)

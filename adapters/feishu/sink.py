@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from adapters.feishu.api import FeishuApi
 from adapters.feishu.cardkit import CardKit
@@ -12,7 +12,8 @@ from adapters.feishu.codes import SCOPE_MISSING
 from adapters.feishu.place import Journal, Place
 from adapters.feishu.whole import OneMessage, PatchCard
 from bot.contract import Charge, Clock, Delivery, Handle, Json, Limits, Save, Snapshot, Step
-from bot.errors import BorderError, Bug, Gone, PermissionDenied
+from bot.errors import BorderError, Bug, Gone, PermissionDenied, RefusedContent
+from bot.texts import both
 
 log = logging.getLogger(__name__)
 
@@ -109,12 +110,23 @@ class FeishuSink:
         while True:
             try:
                 return await self._finish_plainly_if_refused(snapshot)
+            except RefusedContent as error:
+                log.warning("text refused by the content filter: %s", error)
+                return await self._rung.finish(self._neutral(snapshot))
             except (PermissionDenied, Bug) as error:
                 await self._step_down(error)
             except Gone as error:
                 if not self.handle.message_id:
                     raise
                 await self._step_down(error)
+
+    def _neutral(self, snapshot: Snapshot) -> Snapshot:
+        """What the person sees instead of a refused text, which cannot be shown by
+        repeating it (reference/feishu.md 5.10)."""
+        words = both("error.content", ref=self.handle.key[:8])
+        return replace(
+            snapshot, text=words, reasoning="", note="", footer="", summary=words, state="failed"
+        )
 
     async def _finish_plainly_if_refused(self, snapshot: Snapshot) -> Delivery:
         """A card refused for its content is shown once more without any Markdown."""

@@ -118,13 +118,13 @@ def _text(truth: Truth, turn: Turn, ending: Ending) -> Iterator[str]:
     """The answer is the model's text, or its beginning."""
     if turn.new.kind != "chat" or notice_of(turn) or ending.state == "refused":
         return
-    nonce = _nonce(turn)
-    whole = voice.letters(voice.text_of(nonce, truth.house.plan.seed)) if nonce else ""
-    text, label = voice.letters(ending.text), label_of(turn)
-    if not whole.startswith(text):
-        yield f"{label} holds a text that the model did not say"
-    elif ending.state == "answered" and ending.finish == "stop" and text != whole:
-        yield f"{label} is answered with {len(text)} letters of {len(whole)}"
+    nonce, label = _nonce(turn), label_of(turn)
+    whole = voice.text_of(nonce, truth.house.plan.seed) if nonce else ""
+    if not whole.startswith(ending.text):
+        at = _first_difference(ending.text, whole)
+        yield f"{label} holds what the model did not say, from {at} on: {ending.text[at:][:60]}"
+    elif ending.state == "answered" and ending.finish == "stop" and ending.text != whole:
+        yield f"{label} is answered with {len(ending.text)} characters of {len(whole)}"
 
 
 def _nonce(turn: Turn) -> str:
@@ -148,16 +148,18 @@ def _seen(truth: Truth, turn: Turn, ending: Ending) -> Iterator[str]:
             yield f"{label} needs nothing, and has a card"
         return
     wanted, found = _wanted(truth, turn, ending), _shown(truth, turn)
-    whole = found in wanted
+    refused = wanted[1] in found
+    whole = refused or found in wanted
     if ending.delivery == "delivered" and not whole:
         yield f"{label} counts as delivered and shows {_diff(found, wanted[0])}"
-    if ending.delivery == "undelivered" and whole:
+    if ending.delivery == "undelivered" and whole and wanted[0]:
         yield f"{label} counts as undelivered and is shown"
     yield from _place(truth, turn)
 
 
 def _wanted(truth: Truth, turn: Turn, ending: Ending) -> tuple[str, ...]:
-    """What may be seen of the ending; the second is what a content filter leaves."""
+    """What may be seen of the ending; the second stands for a part that a content filter
+    refused."""
     ref = turn.handles[0].key[:8] if turn.handles else turn.id[:8]
     text = voice.letters(ending.text) + voice.letters(ending.note) + voice.letters(ending.footer)
     return text, voice.letters(both("error.content", ref=ref))
@@ -166,8 +168,15 @@ def _wanted(truth: Truth, turn: Turn, ending: Ending) -> tuple[str, ...]:
 def _diff(found: str, wanted: str) -> str:
     if not found:
         return "nothing"
-    at = next((n for n, (a, b) in enumerate(zip(found, wanted)) if a != b), len(found))
-    return f"{len(found)} letters instead of {len(wanted)}, other from {at} on: {found[at:at+40]}"
+    at = _first_difference(found, wanted)
+    return (
+        f"{len(found)} letters instead of {len(wanted)}, other from {at} on: {found[at : at + 40]}"
+    )
+
+
+def _first_difference(one: str, other: str) -> int:
+    pairs = enumerate(zip(one, other, strict=False))
+    return next((at for at, (a, b) in pairs if a != b), min(len(one), len(other)))
 
 
 def _shown(truth: Truth, turn: Turn) -> str:
@@ -270,8 +279,7 @@ def _order(truth: Truth) -> Iterator[str]:
     """Each lane was worked off in order."""
     lanes: dict[str, list[tuple[float, Turn]]] = defaultdict(list)
     rows = truth.house.query(
-        "SELECT id, ended_at, lane FROM turn WHERE attempt > 0 AND ended_at IS NOT NULL"
-        " ORDER BY no"
+        "SELECT id, ended_at, lane FROM turn WHERE attempt > 0 AND ended_at IS NOT NULL ORDER BY no"
     )
     for id_, ended_at, lane in rows:
         if lanes[lane] and lanes[lane][-1][0] > ended_at:

@@ -28,6 +28,10 @@ REST = 0.0002
 """That moment, in real seconds."""
 
 
+THOUGHT = 1e-6
+"""Seconds that each turn of a loop takes."""
+
+
 class Killed(BaseException):
     """The process of this loop is killed here."""
 
@@ -48,8 +52,9 @@ class Watchful(selectors.DefaultSelector):
     for no timer. `fuse`: how many turns the loop still has before it is killed, negative for
     no end."""
 
-    def __init__(self) -> None:
+    def __init__(self, now: Now) -> None:
         super().__init__()
+        self.now = now
         self.stop: Callable[[], None] = lambda: None
         self.wakes: float | None = None
         self.busy = False
@@ -62,6 +67,7 @@ class Watchful(selectors.DefaultSelector):
         events = super().select(0)
         if events or timeout == 0:
             self.busy = True
+            self.now.seconds += THOUGHT
         else:
             self.wakes = timeout
             self.stop()
@@ -73,7 +79,7 @@ class SimLoop(asyncio.SelectorEventLoop):
 
     def __init__(self, now: Now, died: Callable[[], None] = lambda: None) -> None:
         self._sim_now, self._died = now, died
-        self.watchful = Watchful()
+        self.watchful = Watchful(now)
         super().__init__(self.watchful)
         self.watchful.stop = self.stop
 
@@ -118,7 +124,7 @@ class Loops:
         self.live.remove(loop)
         self.dead.append(loop)
 
-    def run(self, until: Callable[[], bool], *, real_seconds: float = 120.0) -> None:
+    def run(self, until: Callable[[], bool], *, real_seconds: float = 300.0) -> None:
         """Let time pass until `until()`. Raises Stuck."""
         end = time.monotonic() + real_seconds
         while not until():

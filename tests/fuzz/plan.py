@@ -62,7 +62,7 @@ def make(seed: int) -> Plan:
     actions = [_say(rng, message) for message in messages]
     calm = rng.random() < 0.1
     if not calm:
-        actions += _steering(rng, messages, {m.number: a.at for m, a in zip(messages, actions)})
+        actions += _steering(rng, messages, {m.number: a.at for m, a in zip(messages, actions, strict=True)})
         actions += _faults(rng)
         actions += _model(rng)
         actions += _links(rng)
@@ -128,7 +128,9 @@ def _steering(rng: Random, messages: list[Message], said: dict[int, float]) -> I
     """/stop, buttons, recalls, and events that come again although all is well."""
     for _ in range(rng.choice((0, 0, 1, 2, 3, 4))):
         message = rng.choice(messages)
-        at = round(said[message.number] + rng.choice((0.01, 0.3, 2.0, 8.0)) * rng.uniform(0.5, 2), 2)
+        at = round(
+            said[message.number] + rng.choice((0.01, 0.3, 2.0, 8.0)) * rng.uniform(0.5, 2), 2
+        )
         what = rng.choice(("stop", "button", "recall", "recall", "again", "retry"))
         if what == "recall" and message.platform == "feishu":
             yield Action(at, f"{message.nonce} is recalled", "recall", (message,), message.number)

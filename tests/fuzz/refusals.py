@@ -43,7 +43,9 @@ def of_feishu(rng: Random) -> tuple[str, Fault]:
     elif kind is feishu_codes.Transient or rng.random() < 0.1:
         status = 500
     name = f"{code}" + (f" ({message.rpartition('ErrMsg: ')[2]})" if code == 230099 else "")
-    return name, Fault("status", status=status, body={"code": code, "msg": message}, headers=headers)
+    return name, Fault(
+        "status", status=status, body={"code": code, "msg": message}, headers=headers
+    )
 
 
 def of_dingtalk(rng: Random, route: str) -> tuple[str, Fault]:

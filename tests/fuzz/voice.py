@@ -84,9 +84,7 @@ class _Writer:
 
     def _table(self, rows: int) -> str:
         head = f"| {HEADER[0]} | {HEADER[1]} |\n|---|---|\n"
-        body = "".join(
-            f"| {self._mark()} | {self._rng.choice(_WORDS)}{n} |\n" for n in range(rows)
-        )
+        body = "".join(f"| {self._mark()} | {self._rng.choice(_WORDS)}{n} |\n" for n in range(rows))
         return f"{self._sentence(5)}\n\n{head}{body}\n{self._sentence(5)}"
 
     def _code(self, lines: int) -> str:

@@ -135,7 +135,8 @@ class Rest:
         try:
             return await self._faulty(call, request, handler)
         finally:
-            self._streaming[track].remove(request)
+            others = [other for other in self._streaming[track] if other is not request]
+            self._streaming[track] = others
 
     async def _record(self, route: str, request: web.Request) -> Call:
         raw = await request.read()
