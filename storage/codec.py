@@ -161,6 +161,7 @@ def turn_from_row(row: Row, handles: tuple[Handle, ...]) -> Turn:
         no=row["no"],
         state=row["state"],
         attempt=row["attempt"],
+        deaths=row["deaths"],
         generation=row["generation"],
         checkpoint="" if decided else row["answer"],
         handles=handles,

@@ -125,6 +125,7 @@ turn = Table(
     _moment("seen_at"),
     Column("joined_at", Float),
     Column("retry_at", Float),
+    _number("deaths"),
     _words("trail", "[]"),
 )
 """One question and its answer.

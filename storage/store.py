@@ -103,7 +103,7 @@ class SqlTurnStore:
         await self._mine(lambda c, me: turns.checkpoint(c, me, turn_id, text, reasoning))
 
     async def hand_over(self, turn_id: str, text: str, reasoning: str) -> None:
-        await self._mine(lambda c, me: turns.checkpoint(c, me, turn_id, text, reasoning))
+        await self._mine(lambda c, me: turns.hand_over(c, me, turn_id, text, reasoning))
 
     async def decide(self, turn_id: str, ending: Ending) -> None:
         await self._mine(lambda c, me: turns.decide(c, me, turn_id, ending))

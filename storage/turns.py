@@ -47,6 +47,7 @@ def start(connection: Connection, me: Holder, turn_id: str, most: int) -> Starte
     values: dict[str, Any] = {
         "state": "running",
         "attempt": row["attempt"] + 1,
+        "deaths": row["deaths"] + (row["state"] == "running"),
         "generation": known.generation if first else row["generation"],
     }
     connection.execute(change().values(values), {"turn_id": turn_id})
@@ -74,6 +75,12 @@ def checkpoint(connection: Connection, me: Holder, turn_id: str, text: str, reas
     """A late one, after the outcome was decided, changes nothing."""
     guard(connection, me, turn_id)
     values = {"answer": text, "reasoning": reasoning}
+    connection.execute(change(_alive, _undecided).values(values), {"turn_id": turn_id})
+
+
+def hand_over(connection: Connection, me: Holder, turn_id: str, text: str, reasoning: str) -> None:
+    guard(connection, me, turn_id)
+    values = {"answer": text, "reasoning": reasoning, "state": "queued"}
     connection.execute(change(_alive, _undecided).values(values), {"turn_id": turn_id})
 
 

@@ -516,14 +516,19 @@ async def test_wrong_credentials_repaired_after_an_hour(open_stage: Open, name: 
     assert stage.intake.gaps == [], "the first connection has nothing before it"
 
 
-async def test_groups_are_understood_as_soon_as_the_link_is_up(open_stage: Open) -> None:
-    """Who the bot is, is asked again then, not when its own slow retry comes."""
+@pytest.mark.parametrize("seed", range(6))
+async def test_groups_are_understood_as_soon_as_the_link_is_up(open_stage: Open, seed: int) -> None:
+    """Who the bot is, is asked again then, not when its own retry comes."""
     stage = await open_stage("feishu", up=False)
-    stage.no_second_chance()
-    await stage.pass_(HOUR / 2)
+    random.seed(seed)
     stage.sim.renew_secret("playground-secret")
-    await stage.until(lambda: stage.status.connected, SLOW)
-    await stage.heard("hello", 2)
+    await stage.sim.go_away()
+    stage.no_second_chance()
+    await stage.pass_(200)
+    await stage.sim.come_back()
+    await stage.until(lambda: stage.status.connected, BACK, step=0.5)
+    await stage.pass_(0.5)
+    await stage.heard("hello", 1)
 
 
 @on_both

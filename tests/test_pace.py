@@ -803,13 +803,13 @@ def test_idle_buckets_are_forgotten():
         sizes.append(len(world.scheduler))
 
     world.scheduler.refused("never used", 1.0, 0.0)
-    for number in range(2500):
+    for number in range(1500):
         world.at(number * 0.2, lambda number=number: reply(number))
-    world.run(500.0)
+    world.run(300.0)
     gc.collect()
     assert max(sizes) < 40
     assert len({bucket for ref in seen if (bucket := ref()) is not None}) < 40
-    world.run(700.0)
+    world.run(500.0)
     world.ask(Charge("last", CHAT))
     assert len(world.scheduler) == 1
 

@@ -481,3 +481,25 @@ async def test_junk_is_stored_and_found_again(store: TurnStore) -> None:
     assert turn is not None and turn.ending is not None
     assert turn.new.parts == (TextPart(clean),) and turn.new.address == {clean: clean}
     assert turn.ending.text == clean * 20_000 and turn.handles[0].extra == {"x": clean}
+
+
+async def test_only_a_run_that_died_counts_as_a_death(store: TurnStore) -> None:
+    await accept(store, "a")
+    begun = await store.start("a", 0)
+    assert begun is not None and (begun.turn.attempt, begun.turn.deaths) == (1, 0)
+    await store.hand_over("a", "so far", "thinking")
+    again = await store.start("a", 0)
+    assert again is not None and (again.turn.attempt, again.turn.deaths) == (2, 0)
+    assert (again.turn.checkpoint, again.turn.thoughts) == ("so far", "thinking")
+    once_more = await store.start("a", 0)
+    assert once_more is not None and (once_more.turn.attempt, once_more.turn.deaths) == (3, 1)
+
+
+async def test_a_turn_that_is_decided_is_not_handed_over(store: TurnStore) -> None:
+    await accept(store, "a")
+    await store.start("a", 0)
+    await store.decide("a", Ending("answered", text="done"))
+    await store.hand_over("a", "late", "")
+    turn = await store.turn("a")
+    assert turn is not None and turn.ending is not None and turn.ending.text == "done"
+    assert turn.state == "running"

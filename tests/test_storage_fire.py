@@ -46,10 +46,15 @@ def asked(id_: str, lane: str = "lane", text: str = "q") -> NewTurn:
     )
 
 
+async def opened(path: Path) -> SqlTurnStore:
+    store = await open_store(f"sqlite:///{path}", VirtualClock(), durable=False)
+    assert isinstance(store, SqlTurnStore)
+    return store
+
+
 @pytest.fixture
 async def store(tmp_path: Path) -> AsyncIterator[SqlTurnStore]:
-    made = await open_store(f"sqlite:///{tmp_path}/x.db", VirtualClock(), durable=False)
-    assert isinstance(made, SqlTurnStore)
+    made = await opened(tmp_path / "x.db")
     yield made
     await made.close()
 
@@ -78,20 +83,16 @@ async def slow_disk(store: SqlTurnStore) -> None:
 
 
 async def life(store: SqlTurnStore, name: str) -> None:
-    """All that one person's questions write, in a lane of their own."""
-    head = (await store.accept(Event(f"b:{name}", asked(name, name)))).head
-    assert head is not None
-    second = await store.accept(Event(f"b:{name}-2", asked(f"{name}-2", name)))
-    assert second.fresh and second.head is None
-    assert not (await store.accept(Event(f"b:{name}", asked(name, name)))).fresh
-    turn: Turn | None = head
-    while turn is not None:
-        assert await store.start(turn.id, 5) is not None
-        await store.save_handle(turn.id, 0, Handle(f"{turn.id}-0", message_id="m"))
-        await store.checkpoint(turn.id, "half", "")
-        ending = Ending("answered", f"answer {turn.id}", delivery="delivered", proof="m")
-        await store.decide(turn.id, ending)
-        turn = await store.finish(turn.id, ending)
+    """All that one person's question writes, and its redelivery."""
+    event_ = Event(f"b:{name}", asked(name, name))
+    assert (await store.accept(event_)).head is not None
+    assert not (await store.accept(event_)).fresh
+    assert await store.start(name, 5) is not None
+    await store.save_handle(name, 0, Handle(f"{name}-0", message_id="m"))
+    await store.checkpoint(name, "half", "")
+    ending = Ending("answered", f"answer {name}", delivery="delivered", proof="m")
+    await store.decide(name, ending)
+    assert await store.finish(name, ending) is None
 
 
 async def test_200_writers_at_once_on_a_slow_disk(store: SqlTurnStore, tmp_path: Path) -> None:
@@ -100,16 +101,15 @@ async def test_200_writers_at_once_on_a_slow_disk(store: SqlTurnStore, tmp_path:
     writers = [f"w{number}" for number in range(200)]
     backup = store.backup(str(tmp_path / "copy.db"))
     await asyncio.gather(*(life(store, name) for name in writers), backup)
-    assert (store.database.commits - before) * 10 < 200 * 13, "they share their flushes"
+    assert (store.database.commits - before) * 10 < 200 * 7, "they share their flushes"
     assert (await store.backlog()).redelivered == 200
     await store.close()
-    again = await open_store(f"sqlite:///{tmp_path}/x.db", VirtualClock(), durable=False)
+    again = await opened(tmp_path / "x.db")
     assert await again.recover() == ()
     for name in writers:
-        for id_ in (name, f"{name}-2"):
-            turn = await again.turn(id_)
-            assert turn is not None and turn.ended and turn.ending is not None
-            assert turn.ending.text == f"answer {id_}" and turn.handles[0].message_id == "m"
+        turn = await read(again, name)
+        assert turn.ended and turn.ending is not None
+        assert turn.ending.text == f"answer {name}" and turn.handles[0].message_id == "m"
     await again.close()
 
 
@@ -207,7 +207,7 @@ async def test_a_write_that_the_system_refuses_is_told_and_work_goes_on(tmp_path
     """No trick inside the database: the files may not grow any more."""
     number, cause = small_disk(tmp_path / "x.db")
     assert 0 < number < 100 and ("磁盘读写出错" in cause or "磁盘已满" in cause), cause
-    again = await open_store(f"sqlite:///{tmp_path}/x.db", VirtualClock(), durable=False)
+    again = await opened(tmp_path / "x.db")
     for count in range(number + 10):
         assert await again.turn(f"t{count}") is not None
     await again.close()
@@ -294,7 +294,7 @@ def open_as_nobody(path: Path) -> str:
 
 async def test_a_file_without_the_right_to_write_is_named_at_the_start(tmp_path: Path) -> None:
     path = tmp_path / "x.db"
-    await (await open_store(f"sqlite:///{path}", VirtualClock(), durable=False)).close()
+    await (await opened(path)).close()
     for folder in (tmp_path, *tmp_path.parents):
         if folder.stat().st_uid == os.geteuid() and not folder.stat().st_mode & 0o001:
             folder.chmod(folder.stat().st_mode | 0o011)

@@ -3,7 +3,8 @@ reference/dingtalk.md 5.4, 5.6, 6.3). Pure.
 
 A zero-width space breaks what would act: `dtmd:` links, which make the person who taps
 them say something, every other address that is no web page, and tags, of which `<a atId>`
-pings. Code keeps its characters except where one of the first two could hide in it.
+pings. What is code for certain keeps its characters, except where one of these could hide
+in it.
 """
 
 from __future__ import annotations
@@ -11,18 +12,18 @@ from __future__ import annotations
 import html
 import re
 from collections.abc import Iterator
-from itertools import pairwise
+from itertools import groupby, pairwise
 from urllib.parse import unquote
 
-BREAK = "\u200b"
+from adapters.markdown_code import LINE, Fence, Kind, marked, parts, width
 
-_FENCE = re.compile(r" {0,3}(`{3,}(?=[^`\n]*$)|~{3,})", re.MULTILINE)
-_SPAN = re.compile(r"(?<!`)(`+)(?!`)[^\n]*?(?<!`)\1(?!`)")
+BREAK = "\u200b"
 
 _COLON = r"(?::|%3a|&colon;|&#0*58;?|&#x0*3a;?)"
 _SLASH = r"(?:/|\\|%2f|&sol;|&#0*47;?|&#x0*2f;?)"
 _ACTING = re.compile(rf"(dtmd|dingtalk)(?=\s*{_COLON}\s*{_SLASH})", re.IGNORECASE)
 _LINK = re.compile(r"\](?=\(\s*<?([^)\s>]*))|\](?=:[ \t]*\n?[ \t]*<?([^\s>]+))")
+_RETURN = re.compile(r"\r\n?")
 _SCHEME = re.compile(r"([a-z][a-z0-9+.-]*):", re.IGNORECASE)
 _NOISE = re.compile(r"[\s\\\u0000-\u0020\u200b-\u200f\u2060\ufeff]+")
 
@@ -37,7 +38,12 @@ _ACTORS = frozenset({"dtmd", "dingtalk"})
 
 def safe(text: str) -> str:
     """Model Markdown that can ping nobody and act for nobody."""
-    return "".join(_code(part) if code else _prose(part) for code, part in _parts(text))
+    pieces = parts(_RETURN.sub("\n", text))  # a reader may take it for a line's end
+    runs = groupby(pieces, key=lambda piece: piece[0] is Kind.CODE)
+    return "".join(
+        _code(part) if code else _prose(part)
+        for code, part in ((code, "".join(text for _, text in run)) for code, run in runs)
+    )
 
 
 def _prose(text: str) -> str:
@@ -60,42 +66,25 @@ def _link(found: re.Match[str], forbidden: frozenset[str] | None) -> str:
     return f"]{BREAK}" if bad else "]"
 
 
-def _parts(text: str) -> Iterator[tuple[bool, str]]:
-    """(is code, text) in order; together the whole text."""
-    for fenced, block in _blocks(text):
-        if fenced:
-            yield True, block
-            continue
-        at = 0
-        for span in _SPAN.finditer(block):
-            yield False, block[at : span.start()]
-            yield True, span[0]
-            at = span.end()
-        yield False, block[at:]
+# ---------------------------------------------------------------- dialects
 
 
 def _blocks(text: str) -> Iterator[tuple[bool, str]]:
-    """(is fenced, lines) in order; an open fence reaches to the end."""
-    fence, block = "", ""
-    for line in text.splitlines(keepends=True):
-        opening = None if fence else _FENCE.match(line)
-        if opening:
+    """(is fenced, lines) in order, in the likeliest reading: fences in list items count,
+    those in quotes do not; an open fence reaches to the end."""
+    fence, block = None, ""
+    for line in LINE.findall(text):
+        marks = marked(line)
+        if fence is None and marks and marks.opening and ">" not in marks.before:
             yield False, block
-            fence, block = opening[1], line
-        elif fence and _closes(line, fence):
+            fence, block = Fence(marks.marks, width(marks.before)), line
+        elif fence and marks and fence.closing(marks) and width(marks.before) <= fence.column + 3:
             yield True, block + line
-            fence, block = "", ""
+            fence, block = None, ""
         else:
             block += line
     yield bool(fence), block
 
-
-def _closes(line: str, fence: str) -> bool:
-    mark = line.strip()
-    return len(mark) >= len(fence) and set(mark) == {fence[0]} and not line.startswith("    ")
-
-
-# ---------------------------------------------------------------- dialects
 
 _SPECIAL_LINE = re.compile(r"\s*$|\s*(?:[-*+]|\d+[.)])(?:\s|$)|\s{0,3}(?:#|>|\||={3,}|-{3,})|\s{4}")
 _BROKEN = re.compile(r"(?:  |\\|<br\s*/?>)$", re.IGNORECASE)

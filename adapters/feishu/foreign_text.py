@@ -1,24 +1,33 @@
 """Foreign text made safe for Feishu's Markdown (law 11; reference/feishu.md 5.3, 6.2). Pure.
 
 Outside code every `<` that could open a tag becomes `&lt;`, so that no model can ping a
-person or draw a component. Code keeps its characters, except before the tags that could
-ping: whether Feishu reads tags inside code is not documented. Images need an uploaded
-key, so each becomes a link.
+person or draw a component. What is code for certain keeps its characters, except before
+the tags that could ping: whether Feishu reads tags inside code is not documented. In a
+code span that another reading of the line may tear apart no tag that Feishu knows
+survives. Images need an uploaded key, so each becomes a link.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 
-_FENCE = re.compile(r" {0,3}(`{3,}(?=[^`\n]*$)|~{3,})", re.MULTILINE)
-_LINE = re.compile(r"[^\n]*\n|[^\n]+")
-_TAG = re.compile(r"<(?=[A-Za-z/])")
+from adapters.markdown_code import Kind, parts
+
+_TAG = re.compile(r"<(?=[A-Za-z/!?])")
+_KNOWN = re.compile(
+    r"<(?=[!?]|/?(?:at|person|font|text_tag|number_tag|local_datetime|link|button|record|chart"
+    r"|table|column_set|column|form|input|select\w*|audio|video|raw|highlight|img|image|a|b|i|u|s"
+    r"|del|ins|strong|em|mark|br|hr|p|div|span|pre|code|ul|ol|li|sub|sup|h[1-6])(?![A-Za-z0-9]))",
+    re.IGNORECASE,
+)
+"""Tags of Feishu's Markdown (reference/feishu.md 6.2), names of components, and HTML."""
+
 _PING = re.compile(r"<(?=/?(?:at|person)(?![A-Za-z0-9]))", re.IGNORECASE)
 _IMAGE = re.compile(r"!\[(\]?)")
-_TICKS = re.compile(r"`+")
+_RETURN = re.compile(r"\r\n?")
 _PENDING = re.compile(r"(?:<(?:/?[A-Za-z]{0,6})?|!\[?)\Z")
 """An end that the next character may turn into a tag or an image."""
+_UNDECIDED = re.compile(r"<|!(?=\[|\Z)")
 
 _SPECIAL = re.compile(r"[&<>*_~`\[\]()#|!\\$+]")
 
@@ -38,78 +47,41 @@ def safe(text: str, *, growing: bool = False) -> str:
     """Model Markdown as Feishu may read it. With `growing`, an end whose meaning the next
     characters decide is held back, so that the result for a text is always a prefix of
     the result for any longer text (reference/feishu.md 6.5)."""
-    return "".join(_lines(text, growing))
+    if growing:
+        text = text.removesuffix("\r")
+    text = _RETURN.sub("\n", text)  # a reader may take it for a line's end
+    pieces = list(parts(text, growing=growing))
+    if growing and pieces and pieces[-1][0] is not Kind.UNDECIDED:
+        kind, last = pieces[-1]
+        pieces[-1] = kind, _PENDING.sub("", last)
+    return "".join(_TREATMENTS[kind](piece) for kind, piece in pieces)
 
 
-def _lines(text: str, growing: bool) -> Iterator[str]:
-    fence = ""
-    for line in _LINE.findall(text):
-        whole = not growing or line.endswith("\n")
-        if fence:
-            if whole and _closes(line, fence):
-                fence = ""
-            yield _code(line, whole)
-            continue
-        opening = _FENCE.match(line)
-        if opening and whole:
-            fence = opening[1]
-        yield _prose(line, whole)
+def _code(text: str) -> str:
+    return _PING.sub("&lt;", text)
 
 
-def _closes(line: str, fence: str) -> bool:
-    mark = line.strip()
-    return len(mark) >= len(fence) and set(mark) == {fence[0]} and not line.startswith("    ")
+def _doubtful(text: str) -> str:
+    return _unpictured(_KNOWN.sub("&lt;", text))
 
 
-def _code(line: str, whole: bool) -> str:
-    return _PING.sub("&lt;", line if whole else _held(line))
+def _prose(text: str) -> str:
+    return _unpictured(_TAG.sub("&lt;", text))
 
 
-def _held(line: str) -> str:
-    return _PENDING.sub("", line)
-
-
-def _prose(line: str, whole: bool) -> str:
-    """One line outside fences; an inline code span keeps its characters."""
-    out, at = [], 0
-    for start, end in _spans(line, whole):
-        out.append(_marked(line[at:start]))
-        if end is None:
-            return "".join(out) + _undecided(line[start:])
-        out.append(_code(line[start:end], True))
-        at = end
-    rest = line[at:]
-    return "".join(out) + _marked(rest if whole else _held(rest))
-
-
-def _marked(text: str) -> str:
-    text = _TAG.sub("&lt;", text)
+def _unpictured(text: str) -> str:
     return _IMAGE.sub(lambda found: "[\U0001f5bc]" if found[1] else "[", text)
 
 
 def _undecided(text: str) -> str:
-    """What may or may not be inside code yet: shown up to the first character whose
-    treatment depends on it."""
-    found = re.search(r"<|!(?=\[|\Z)", text)
+    """Shown up to the first character whose treatment depends on what the text is."""
+    found = _UNDECIDED.search(text)
     return text[: found.start()] if found else text
 
 
-def _spans(line: str, whole: bool) -> Iterator[tuple[int, int | None]]:
-    """The code spans of a line; the end is None for one that is still open."""
-    runs = [found.span() for found in _TICKS.finditer(line)]
-    index = 0
-    while index < len(runs):
-        start, end = runs[index]
-        closing = next((i for i in range(index + 1, len(runs)) if _size(runs[i]) == end - start), 0)
-        settled = whole or (closing and runs[closing][1] < len(line))
-        if not settled:
-            yield start, None
-            return
-        if closing:
-            yield start, runs[closing][1]
-            index = closing
-        index += 1
-
-
-def _size(run: tuple[int, int]) -> int:
-    return run[1] - run[0]
+_TREATMENTS = {
+    Kind.CODE: _code,
+    Kind.DOUBTFUL: _doubtful,
+    Kind.PROSE: _prose,
+    Kind.UNDECIDED: _undecided,
+}

@@ -94,7 +94,7 @@ def _lost(house: House, said: Asked_) -> bool:
 
 
 def name(said: Asked_) -> str:
-    return f"/{said.command} beside {said.message.nonce}" if said.command else said.nonce
+    return f"{said.command} beside {said.message.nonce}" if said.command else said.nonce
 
 
 # ---------------------------------------------------------------- turns

@@ -312,8 +312,8 @@ class House:
     async def do_say(self, message: Message) -> None:
         await self._say(message, f"问 {message.nonce}：请回答", message.times)
 
-    async def do_stop(self, message: Message) -> None:
-        await self._say(message, "/stop", 1, command="stop")
+    async def do_command(self, message: Message, command: str) -> None:
+        await self._say(message, command, 1, command=command)
 
     async def _say(self, message: Message, text: str, times: int, command: str = "") -> None:
         sim, chat = self.sim(message.platform), self.chat(message)
@@ -321,6 +321,8 @@ class House:
         thread = self._thread(message, command)
         if thread:
             more["thread"] = thread
+        if command == "[image]":
+            more["kind"] = "image" if message.platform == "feishu" else "picture"
         entry = Asked_(message, "", chat.id, thread, command)
         self.said.append(entry)
         entry.id = await sim.say(chat, self.person(message), text, **more)
@@ -391,6 +393,14 @@ class House:
         await self.clock.sleep(seconds)
         await self.sim(platform).come_back()
         self._away.discard(platform)
+
+    async def do_revoke(self, platform: str) -> None:
+        self.sim(platform).revoke_tokens()
+
+    async def do_refuse(self, code: int, seconds: float) -> None:
+        self.feishu.refuse_in(self._chats["feishu", "group"], code)
+        await self.clock.sleep(seconds)
+        self.feishu.refuse_in(self._chats["feishu", "group"], 0)
 
     async def do_kill(self, down: float, turns: int, route: str) -> None:
         if self.bot is None:

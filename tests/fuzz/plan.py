@@ -67,6 +67,7 @@ def make(seed: int) -> Plan:
         actions += _model(rng)
         actions += _links(rng)
         actions += _deaths(rng)
+        actions += _moods(rng)
     return Plan(seed, tuple(sorted(actions, key=lambda action: action.at)), knobs)
 
 
@@ -131,12 +132,13 @@ def _steering(rng: Random, messages: list[Message], said: dict[int, float]) -> I
         at = round(
             said[message.number] + rng.choice((0.01, 0.3, 2.0, 8.0)) * rng.uniform(0.5, 2), 2
         )
-        what = rng.choice(("stop", "button", "recall", "recall", "again", "retry"))
+        what = rng.choice(("stop", "button", "recall", "recall", "again", "retry", "say"))
         if what == "recall" and message.platform == "feishu":
             yield Action(at, f"{message.nonce} is recalled", "recall", (message,), message.number)
-        elif what == "stop":
-            words = f"person {message.person} says /stop where {message.nonce} was asked"
-            yield Action(at, words, "stop", (message,), message.number)
+        elif what in ("stop", "say"):
+            command = "/stop" if what == "stop" else rng.choice(("/retry", "/status", "[image]"))
+            words = f"person {message.person} says {command} where {message.nonce} was asked"
+            yield Action(at, words, "command", (message, command), message.number)
         elif what == "again":
             wait = rng.choice((15.0, 60.0, 300.0, 300.0, 3600.0))
             wait = 21_600.0 if wait == 3600.0 and rng.random() < 0.2 else wait
@@ -210,6 +212,18 @@ def _links(rng: Random) -> Iterator[Action]:
             yield Action(at, words, "away", (platform, seconds))
         else:
             yield Action(at, f"the links to {platform}: {what}", "link", (platform, what))
+
+
+def _moods(rng: Random) -> Iterator[Action]:
+    """Tokens that die early; a chat that takes no messages for a while."""
+    if rng.random() < 0.2:
+        platform = rng.choice(PLATFORMS)
+        at = round(rng.uniform(0, BUSY), 2)
+        yield Action(at, f"the tokens of {platform} are revoked", "revoke", (platform,))
+    if rng.random() < 0.1:
+        code, seconds = rng.choice((230002, 230035, 232009)), rng.choice((5.0, 30.0, 120.0))
+        words = f"Feishu's group refuses with {code} for {seconds:.0f} s"
+        yield Action(round(rng.uniform(0, BUSY), 2), words, "refuse", (code, seconds))
 
 
 def _deaths(rng: Random) -> Iterator[Action]:
