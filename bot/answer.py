@@ -14,16 +14,14 @@ from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from bot import ledger
+from bot.asking import Asking, continued
 from bot.contract import (
-    ChatModel,
     Clock,
-    ContinuesPrefix,
     Delta,
     Ending,
     FinishDelta,
     History,
     ModelRequest,
-    Prompt,
     ReasoningDelta,
     Snapshot,
     Started,
@@ -39,11 +37,9 @@ from bot.endings import Result, cause, final, footer, growing, outcome, wordless
 from bot.errors import BorderError, QueqiaoError, StoreError
 from bot.gather import Gathering
 from bot.lanes import Running
-from bot.personas import Personas
-from bot.prompts import compose
 from bot.replies import Replies
 from bot.reply import Reply
-from bot.settings import Chat, ModelService
+from bot.settings import Chat
 from bot.tasks import to_the_end
 from bot.texts import say
 from bot.waiting import WaitingRoom
@@ -109,12 +105,10 @@ class Answerer:
 
     store: TurnStore
     replies: Replies
-    model: ChatModel
-    personas: Personas
+    asking: Asking
     waiting: WaitingRoom
     gathering: Gathering
     chat: Chat
-    service: ModelService
     clock: Clock
 
     # ------------------------------------------------------------ a turn in its lane
@@ -197,7 +191,7 @@ class Answerer:
         self.replies.trails.begin(turn)
         self.replies.trails.note(turn.id, "started" if turn.attempt < 2 else "resumed")
         look = growing(turn, say("card.thinking", turn.new.lang))
-        folded = self._reasoning(started) == "folded"
+        folded = self.asking.reasoning(started) == "folded"
         if waited is None:
             return _Run(started, self.replies.make(turn, look, folded=folded), self.clock)
         waited.retitle(look, folded=folded)
@@ -215,13 +209,13 @@ class Answerer:
     async def _listen(self, run: _Run) -> None:
         """Go on from the checkpoint of an earlier run where the service can, else from
         the beginning."""
-        request = self._request(run.started)
+        request = self.asking.request(run.started)
         earlier = run.turn.checkpoint
-        if earlier and self._continues(request.model):
+        if earlier and self.asking.continues(request.model):
             run.reply.add(earlier)
             run.reply.add_reasoning(run.turn.thoughts)
             try:
-                await self._stream(run, _continued(request, run.turn))
+                await self._stream(run, continued(request, run.turn))
             except BorderError as error:
                 if run.spoke:
                     raise
@@ -232,32 +226,10 @@ class Answerer:
         await self._stream(run, request)
 
     async def _stream(self, run: _Run, request: ModelRequest) -> None:
-        async with aclosing(self.model.stream(request)) as deltas:
+        async with aclosing(self.asking.model.stream(request)) as deltas:
             async for delta in deltas:
                 run.take(delta)
                 self._keep(run)
-
-    def _continues(self, model: str) -> bool:
-        return isinstance(self.model, ContinuesPrefix) and self.model.continues_prefix(model)
-
-    def _request(self, started: Started) -> ModelRequest:
-        new = started.turn.new
-        persona = str(started.conversation.choices.get("persona") or self.chat.persona)
-        text = self.personas.text(persona)
-        return ModelRequest(
-            model=self._model_of(started),
-            prompts=compose(started, text, max_tokens=self.chat.history_tokens),
-            thinking=self._reasoning(started) != "off",
-            max_tokens=self.service.max_tokens,
-            user=f"{new.platform}:{new.sender.id}",
-            stream=self.service.stream,
-        )
-
-    def _model_of(self, started: Started) -> str:
-        return str(started.conversation.choices.get("model") or self.service.model)
-
-    def _reasoning(self, started: Started) -> str:
-        return str(started.conversation.choices.get("reasoning") or self.chat.reasoning)
 
     def _keep(self, run: _Run) -> None:
         """A checkpoint every now and then; the stream does not wait for the disk."""
@@ -303,7 +275,7 @@ class Answerer:
         ran = running.work is not None
         result = Result(text, run.finish, running.ended, ran, run.error)
         state, note = outcome(run.turn, result)
-        model = run.model or self._model_of(run.started)
+        model = run.model or self.asking.model_of(run.started)
         cost = ledger.cost(model, run.usage, self.clock.time())
         if run.error is not None:
             log.warning("turn %s failed: %s", run.turn.id, cause(run.error))
@@ -396,8 +368,3 @@ class Answerer:
             log.exception("turn %s could not be answered", turn.id)
             note = error.note if isinstance(error, QueqiaoError) else QueqiaoError.note
             return say(note, turn.new.lang, ref=turn.id[:8])
-
-
-def _continued(request: ModelRequest, turn: Turn) -> ModelRequest:
-    begun = Prompt("assistant", turn.checkpoint, turn.thoughts or None)
-    return replace(request, prompts=(*request.prompts, begun), prefix=True)

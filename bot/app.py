@@ -16,6 +16,7 @@ from adapters.models.openai_shape import ModelSettings, OpenAIModel
 from adapters.models.profiles import resolve
 from bot.access import Access
 from bot.answer import Answerer
+from bot.asking import Asking
 from bot.clock import SystemClock
 from bot.commands import Desk
 from bot.contract import ChatModel, ChatPlatform, Clock, TurnStore
@@ -68,15 +69,14 @@ class App:
 
     def _answerer(self) -> Answerer:
         settings, clock = self.settings, self.clock
+        personas = Personas(settings.personas)
         return Answerer(
             store=self.store,
             replies=self.replies,
-            model=self.model,
-            personas=Personas(settings.personas),
+            asking=Asking(self.model, personas, settings.chat, settings.model),
             waiting=WaitingRoom(self.replies, Receipts(self.platforms), clock),
             gathering=Gathering(settings.chat, clock),
             chat=settings.chat,
-            service=settings.model,
             clock=clock,
         )
 
@@ -86,7 +86,7 @@ class App:
             lanes=self.lanes,
             platforms=self.platforms,
             access=Access(self.settings.admins),
-            personas=self.answerer.personas,
+            personas=self.answerer.asking.personas,
             waiting=self.answerer.waiting,
             office=self.office,
             chat=self.settings.chat,

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import logging
 import uuid
-from collections import OrderedDict
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 from bot.answer import Answerer
 from bot.catchup import CatchUp
@@ -21,35 +20,23 @@ from bot.contract import (
     CardAction,
     Event,
     InboundMessage,
-    Json,
     NewTurn,
-    Part,
     Person,
-    QuotePart,
-    TextPart,
     Turn,
-    TurnKind,
     TurnState,
-    UnreadablePart,
     words_of,
 )
 from bot.late import LateMessages, named_in, notice_of
+from bot.meaning import Languages, conversation_of, lane_of, meaning_of
 from bot.prompts import unreadable
-from bot.settings import Chat
 from bot.tasks import TaskSet
-from bot.texts import language_of, say
+from bot.texts import say
 from bot.trail import Trails
 
 log = logging.getLogger(__name__)
 
-SPEAKERS = 10_000
-"""People whose language is remembered."""
-
 RETRIED = "done.retry"
 """The notice whose turns are asked again before it is told."""
-
-QUOTE_CHARS = 20_000
-"""A quote longer than this is cut; the person did not type it."""
 
 
 class Bot:
@@ -63,7 +50,7 @@ class Bot:
         self._trails = trails
         self._late = LateMessages(desk.store, desk.clock, self._tell)
         self._tasks = TaskSet()
-        self._spoken: OrderedDict[tuple[str, str], str] = OrderedDict()
+        self._languages = Languages(desk.chat)
         self.catch_up = CatchUp(desk.store, desk.platforms, self, desk.clock)
 
     # ------------------------------------------------------------ intake
@@ -152,7 +139,7 @@ class Bot:
     # ------------------------------------------------------------ what it means
 
     async def _turn(self, message: InboundMessage) -> NewTurn:
-        meaning = self._meaning(message)
+        meaning = meaning_of(message, self._desk.chat)
         conversation = conversation_of(message, self._desk.chat)
         turn = NewTurn(
             id=uuid.uuid4().hex,
@@ -168,44 +155,12 @@ class Bot:
             message_id=message.message_id,
             parts=meaning.parts,
             address=message.address,
-            lang=self._language(message),
+            lang=self._languages.of(message),
             asked_at=message.sent_at or self._desk.clock.time(),
             notice=meaning.notice or ("card.away" if message.away else ""),
             notice_args=meaning.blanks or {"minutes": message.away},
         )
         return await self._asked_again(turn) if meaning.retry else turn
-
-    def _language(self, message: InboundMessage) -> str:
-        """That of the words; a command has none of its own and gets the one in which the
-        person last spoke here."""
-        if self._desk.chat.language != "auto":
-            return self._desk.chat.language
-        who = (message.chat, message.sender.id)
-        command = read(message.text) is not None
-        spoken = language_of(message.text, "") if message.text else ""
-        if not command and spoken:
-            self._spoken[who] = spoken
-            self._spoken.move_to_end(who)
-            if len(self._spoken) > SPEAKERS:
-                self._spoken.popitem(last=False)
-        elif spoken == "zh":
-            return "zh"
-        return self._spoken.get(who, "zh")
-
-    def _meaning(self, message: InboundMessage) -> _Meaning:
-        text, chat = message.text, self._desk.chat
-        if len(text) > chat.message_chars:
-            kept = (TextPart(text[:200]),)
-            blanks = {"size": len(text), "limit": chat.message_chars}
-            return _Meaning("notice", kept, "notice.too_long", blanks)
-        if not text:
-            return _wordless(message.parts)
-        command = read(text)
-        if command is None:
-            return _Meaning("chat", tuple(_cut_quote(part) for part in message.parts))
-        if command.name == "retry" and command.known:
-            return _Meaning("chat", message.parts, retry=True)
-        return _Meaning("command", message.parts)
 
     async def _asked_again(self, turn: NewTurn) -> NewTurn:
         """/retry: the asker's last question once more, answered where /retry stands; when
@@ -300,15 +255,16 @@ class Bot:
         if running is not None and not running.decided:
             return ActionReply(say("retry.running", turn.new.lang))
         ids = named_in(turn) or (turn.id,)
-        fresh = [await self._ask_again(turn_id) for turn_id in ids]
-        if any(fresh):
+        asked = [await self._ask_again(turn_id) for turn_id in ids]
+        if any(one.fresh for one in asked):
             return ActionReply(say("done.retry", turn.new.lang), "success")
-        return ActionReply(say("retry.running", turn.new.lang))
+        ended = all(one.turn is None or one.turn.ended for one in asked)
+        return ActionReply(say("retry.done" if ended else "retry.running", turn.new.lang))
 
-    async def _ask_again(self, turn_id: str) -> bool:
+    async def _ask_again(self, turn_id: str) -> Accepted:
         turn = await self._store.turn(turn_id)
         if turn is None:
-            return False
+            return Accepted(fresh=False)
         new = replace(
             turn.new,
             id=uuid.uuid4().hex,
@@ -321,28 +277,7 @@ class Bot:
         event = Event(f"{new.bot}:retry:{turn.id}", new, depth=self._desk.chat.depth)
         accepted = await self._store.accept(event)
         self._go_on(accepted)
-        return accepted.fresh
-
-
-@dataclass(frozen=True, slots=True)
-class _Meaning:
-    kind: TurnKind
-    parts: tuple[Part, ...]
-    notice: str = ""
-    blanks: Json = field(default_factory=dict)
-    retry: bool = False
-
-
-def _wordless(parts: tuple[Part, ...]) -> _Meaning:
-    """A message without words: what cannot be read may wait for words that follow, and
-    the rest gets one clear sentence (needs.md 2)."""
-    kinds = [part.kind for part in parts if isinstance(part, UnreadablePart)]
-    for kind in ("broken", "quota"):
-        if kind in kinds:
-            return _Meaning("notice", parts, f"notice.{kind}")
-    if all(kind == "empty" for kind in kinds):
-        return _Meaning("notice", parts, "notice.empty")
-    return _Meaning("chat", parts)
+        return accepted
 
 
 def _blanks(turn: NewTurn) -> Mapping[str, object]:
@@ -352,22 +287,3 @@ def _blanks(turn: NewTurn) -> Mapping[str, object]:
 def _told_full(turn: Turn, waiting: int) -> Turn:
     new = replace(turn.new, notice="notice.full", notice_args={"waiting": waiting})
     return replace(turn, new=new)
-
-
-def _cut_quote(part: Part) -> Part:
-    if isinstance(part, QuotePart) and len(part.text) > QUOTE_CHARS:
-        return replace(part, text=part.text[:QUOTE_CHARS] + "…")
-    return part
-
-
-def conversation_of(message: InboundMessage, chat: Chat) -> str:
-    """Whose memory (law 2): bot, chat and topic, whole; a setting adds the person."""
-    key = f"{message.bot}|{message.chat}|{message.topic}"
-    alone = chat.memory == "person" and message.chat_kind == "group"
-    return f"{key}|{message.sender.id}" if alone else key
-
-
-def lane_of(conversation: str, message: InboundMessage, chat: Chat) -> str:
-    """Whose order (law 2): in a group each person's questions, or by setting the chat's."""
-    each = chat.lane == "person" and chat.memory == "chat" and message.chat_kind == "group"
-    return f"{conversation}|{message.sender.id}" if each else conversation

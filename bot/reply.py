@@ -23,6 +23,9 @@ log = logging.getLogger(__name__)
 FINAL_SECONDS = 60.0
 """How long a final is retried in the lane (design.md 5)."""
 
+WHOLE_SECONDS = 3600.0
+"""Bounds every wait of a reply that nobody has begun to close."""
+
 SMALLEST_PART = 1000
 """Bytes below which a refusal for size is no longer answered by cutting."""
 
@@ -83,6 +86,7 @@ class Reply:
         self._loop: asyncio.Task[None] | None = None
         self._flight: asyncio.Task[object] | None = None
         self._hurried = asyncio.Event()
+        self._deadline = clock.monotonic() + WHOLE_SECONDS
 
     # ------------------------------------------------------------ growing
 
@@ -164,7 +168,10 @@ class Reply:
             await self._grant(part, "show", Priority.FIRST if first else Priority.UPDATE)
             pieces = self._cut()
             snapshot = self._snapshot(index, pieces)
-            if snapshot == part.shown or index < len(pieces) - 1:
+            if index < len(pieces) - 1:
+                self._grown.set()
+                return
+            if snapshot == part.shown:
                 return
             await self._call(part, "show", snapshot)
         except TooBig as error:
@@ -285,7 +292,7 @@ class Reply:
         every part. Returns the proof, or None when it could not be delivered within
         `patience` seconds; `failure` then says why."""
         await self._stop_showing()
-        deadline = self._clock.monotonic() + patience
+        self._deadline = self._clock.monotonic() + patience
         delay = 0.5
         while True:
             try:
@@ -298,7 +305,7 @@ class Reply:
             wait = self.failure.retry_after if isinstance(self.failure, RateLimited) else delay
             delay = min(delay * 2, 8.0)
             log.info("final put off %.1f s: %s", wait, self.failure)
-            if self._hurried.is_set() or self._clock.monotonic() + wait > deadline:
+            if self._hurried.is_set() or self._clock.monotonic() + wait > self._deadline:
                 return None
             await self._pause(wait)
 
@@ -344,10 +351,26 @@ class Reply:
         part = self._part(index)
         if part.done is not None and part.shown == snapshot:
             return
-        await self._grant(part, "finish", Priority.FINAL)
+        await self._final_room(part)
         done = await self._call(part, "finish", snapshot)
         assert isinstance(done, Delivery)
         part.done, part.shown, part.opened = done, snapshot, True
+
+    async def _final_room(self, part: _Part) -> None:
+        """Room in the budget for a final. Raises Transient when there is none in time."""
+        grant = asyncio.ensure_future(self._grant(part, "finish", Priority.FINAL))
+        hurried = asyncio.ensure_future(self._hurried.wait())
+        try:
+            async with self._clock.timeout(max(0.1, self._deadline - self._clock.monotonic())):
+                await asyncio.wait({grant, hurried}, return_when=asyncio.FIRST_COMPLETED)
+        except TimeoutError:
+            log.info("no room in the budget for a final")
+        finally:
+            hurried.cancel()
+            if not grant.done():
+                grant.cancel()
+        if (await asyncio.gather(grant, return_exceptions=True))[0] is not None:
+            raise Transient("no room in the budget in time")
 
     async def _supersede(self, used: int, final: Snapshot) -> None:
         """Close cards that an earlier run, or a text since cut otherwise, left open."""

@@ -40,10 +40,11 @@ def safe(text: str) -> str:
     """Model Markdown that can ping nobody and act for nobody."""
     pieces = parts(_RETURN.sub("\n", text))  # a reader may take it for a line's end
     runs = groupby(pieces, key=lambda piece: piece[0] is Kind.CODE)
-    return "".join(
-        _code(part) if code else _prose(part)
-        for code, part in ((code, "".join(text for _, text in run)) for code, run in runs)
-    )
+    return "".join(_run(code, "".join(part for _, part in run)) for code, run in runs)
+
+
+def _run(code: bool, text: str) -> str:
+    return _code(text) if code else _prose(text)
 
 
 def _prose(text: str) -> str:

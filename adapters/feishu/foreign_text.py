@@ -25,7 +25,7 @@ _KNOWN = re.compile(
 _PING = re.compile(r"<(?=/?(?:at|person)(?![A-Za-z0-9]))", re.IGNORECASE)
 _IMAGE = re.compile(r"!\[(\]?)")
 _RETURN = re.compile(r"\r\n?")
-_PENDING = re.compile(r"(?:<(?:/?[A-Za-z]{0,6})?|!\[?)\Z")
+_PENDING = re.compile(r"(?:<(?:/?[A-Za-z]{0,6}|!\[?)|!\[?)\Z")
 """An end that the next character may turn into a tag or an image."""
 _UNDECIDED = re.compile(r"<|!(?=\[|\Z)")
 

@@ -110,6 +110,7 @@ SENTENCES: dict[str, str] = {
     "done.stop.waiting_only": "{count} waiting questions are cancelled.",
     "done.stop.nothing": "Nothing is being answered right now.",
     "done.retry": "Answering again.",
+    "retry.done": "This was answered again already; see the newer answer.",
     "retry.running": "This question is being answered now.",
     "admin.help": "Usage:\n- `/admin undelivered`: answers that did not arrive\n- `/admin resend ID`: send one again\n- `/admin why MESSAGE_ID`: how a message was handled",
     "admin.none": "There are no undelivered answers.",

@@ -97,6 +97,7 @@ SENTENCES: dict[str, str] = {
     "done.stop.waiting_only": "已取消 {count} 条排队的问题。",
     "done.stop.nothing": "现在没有正在进行的回答。",
     "done.retry": "正在重新生成。",
+    "retry.done": "已经重新回答过了，请看后面的回答。",
     "retry.running": "这个问题正在回答中。",
     "admin.help": "用法：\n- `/admin undelivered`：没有送达的回答\n- `/admin resend 编号`：再发一次\n- `/admin why 消息编号`：一条消息的处理经过",
     "admin.none": "没有未送达的回答。",

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import html
-import itertools
 import re
 from collections.abc import Callable
 
@@ -12,7 +11,7 @@ Name = Callable[[str], str]
 """The display name of an open_id, or an empty string."""
 
 _CODE = re.compile(
-    r"^ {0,3}(`{3,}|~{3,}).*?(?:^ {0,3}\1[`~]*[ \t]*$|\Z)|(`+)(?!`)[^\n]*?(?<!`)\2(?!`)",
+    r"^ {0,3}(([`~])\2{2,}).*?(?:^ {0,3}\1\2*[ \t]*$|\Z)|(`+)(?!`)[^\n]*?(?<!`)\3(?!`)",
     re.DOTALL | re.MULTILINE,
 )
 _AT = re.compile(r"<at\b([^<>]*?)/?>(?:[^<]*</at\s*>)?", re.IGNORECASE)
@@ -58,10 +57,15 @@ def image_keys(text: str) -> list[str]:
 
 
 def tables(text: str) -> int:
-    """Markdown tables outside code: a row with a bar, and a row of dashes under it."""
-    rows = _CODE.sub("", text).split("\n")
-    pairs = itertools.pairwise(rows)
-    return sum(1 for head, line in pairs if "|" in head and _DASHES.match(line) and "|" in line)
+    """Markdown tables outside code: a row with a bar, a row of dashes under it, and what
+    rows with a bar follow."""
+    count, inside, above = 0, False, ""
+    for row in _CODE.sub("", text).split("\n"):
+        starts = not inside and "|" in above and "|" in row and bool(_DASHES.match(row))
+        count += starts
+        inside = starts or (inside and "|" in row)
+        above = row
+    return count
 
 
 _DASHES = re.compile(r"\s*\|?\s*:?-+:?\s*(?:\|\s*:?-+:?\s*)*\|?\s*$")
