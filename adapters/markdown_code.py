@@ -48,8 +48,7 @@ class Fence:
     def left_by(self, line: str) -> bool:
         """Whether the line may end the list item that may hold the fence."""
         body = line.lstrip(" \t")
-        column = width(line[: len(line) - len(body)])
-        return self.column >= 2 and bool(body.strip("\n")) and column < self.column
+        return self.column >= 2 and bool(body.strip("\n")) and _indent(line) < self.column
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +61,7 @@ class Marked:
 
     @property
     def bare(self) -> bool:
-        """Whether every reading takes the marks for a fence's, given that nothing behind
-        them speaks against it."""
+        """Whether nothing before the marks speaks against a fence."""
         return len(self.before) <= 3 and not self.before.strip(" ")
 
     @property
@@ -90,6 +88,10 @@ def marked(line: str) -> Marked | None:
 def width(text: str) -> int:
     """Columns that a beginning of a line takes."""
     return len(text.expandtabs(4))
+
+
+def _indent(line: str) -> int:
+    return width(line[: len(line) - len(line.lstrip(" \t"))])
 
 
 def parts(text: str, *, growing: bool = False) -> Iterator[tuple[Kind, str]]:
@@ -121,22 +123,23 @@ def _below(places: frozenset[_Place], line: str) -> frozenset[_Place]:
 
 
 def _next(place: _Place, line: str, marks: Marked | None) -> Iterator[_Place]:
-    if place is None:
+    if place is None or place.left_by(line):
         yield from _opened(marks)
+    if place is None:
         return
+    if place.left_by(line):  # else the item that holds it, if any, begins further left
+        place = Fence(place.marks, _indent(line))
     if place == _LOST or marks is None or not place.closing(marks):
         yield place
     else:
         yield None
         if not marks.bare or marks.rest.strip(" \t"):
             yield place
-    if place.left_by(line):
-        yield from _opened(marks)
 
 
 def _opened(marks: Marked | None) -> Iterator[_Place]:
-    if marks is None or not (marks.bare and marks.opening):
-        yield None
+    if marks is None or not (marks.bare and marks.opening and "|" not in marks.rest):
+        yield None  # with a bar it may be the head of a table
     if marks is not None:
         yield Fence(marks.marks, width(marks.before))
 

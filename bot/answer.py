@@ -120,7 +120,9 @@ class Answerer:
             return await self._answer(running)
         except Exception as error:
             log.exception("turn %s broke", running.turn.id)
-            broken = Ending("failed", error=type(error).__name__, delivery="undelivered")
+            note = say("error.internal", running.turn.new.lang, ref=running.turn.id[:8])
+            name = type(error).__name__
+            broken = Ending("failed", note=note, error=name, delivery="undelivered")
             return await self._commit(running, broken)
 
     async def _answer(self, running: Running) -> Turn | None:
@@ -260,7 +262,7 @@ class Answerer:
         ending = await self._deliver(run.turn, run.reply, ending)
         if ending.delivery == "undelivered" and running.leaving:
             return None
-        return await self._commit(running, ending)
+        return await self._commit(running, ending, run.reply)
 
     async def _hand_over(self, run: _Run) -> None:
         """The next process goes on with this turn and its open card."""
@@ -324,10 +326,14 @@ class Answerer:
         self.replies.trails.note(turn.id, "closed", delivery.state)
         return delivered(ending, delivery)
 
-    async def _commit(self, running: Running, ending: Ending) -> Turn | None:
+    async def _commit(
+        self, running: Running, ending: Ending, reply: Reply | None = None
+    ) -> Turn | None:
         turn_id = running.turn.id
         whole = replace(ending, trail=self.replies.trails.of(turn_id))
         following = await self._insist(running, lambda: self.store.finish(turn_id, whole))
+        if ending.delivery == "undelivered" and reply is not None and reply.hopeless:
+            await self._insist(running, lambda: self.store.postpone(turn_id, None))
         if running.turn.new.kind == "chat" and running.turn.state != "refused":
             self.waiting.moved(running.turn)
         return following
@@ -359,7 +365,7 @@ class Answerer:
         reply = self.replies.make(turn, Snapshot())
         reply.add(ending.text)
         ending = await self._deliver(turn, reply, ending)
-        await self._commit(Running(turn), ending)
+        await self._commit(Running(turn), ending, reply)
 
     async def _worded(self, turn: Turn, words: Callable[[], Awaitable[str]]) -> str:
         try:

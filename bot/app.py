@@ -188,6 +188,7 @@ def _dingtalk(bot: DingTalkBot, http: Http, clock: Clock) -> ChatPlatform:
         card_state_key=bot.card_state_key,
         public_template=bot.public_template,
         receipts=bot.receipts,
+        deaf_after=bot.deaf_after,
         transport=bot.transport,
         pace=bot.pace,
     )

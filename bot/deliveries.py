@@ -8,16 +8,9 @@ from dataclasses import dataclass, field, replace
 
 from bot.contract import Clock, Delivery, Ending, Snapshot, Turn, TurnStore
 from bot.endings import final
-from bot.errors import (
-    AuthError,
-    BorderError,
-    PermissionDenied,
-    QuotaExhausted,
-    StoreError,
-    Transient,
-)
+from bot.errors import BorderError, Bug, StoreError, Transient
 from bot.replies import Replies
-from bot.reply import RETRYABLE
+from bot.reply import PASSING
 
 log = logging.getLogger(__name__)
 
@@ -30,10 +23,6 @@ GIVE_UP = 86_400.0
 
 PATIENCE = 20.0
 """Seconds that one try may take."""
-
-PASSING = (*RETRYABLE, AuthError, PermissionDenied, QuotaExhausted)
-"""What may be over by the next try: the last three when somebody repairs the app."""
-
 
 @dataclass(eq=False)
 class Deliveries:
@@ -55,7 +44,13 @@ class Deliveries:
                 log.warning("undelivered answers not read: %s", error)
 
     async def _again(self, turn: Turn) -> None:
-        error = await self.resend(turn)
+        try:
+            error = await self.resend(turn)
+        except StoreError:
+            raise
+        except Exception as unforeseen:
+            log.exception("turn %s could not be sent again", turn.id)
+            error = Bug(type(unforeseen).__name__)
         if error is None:
             return
         age = self.clock.time() - turn.seen_at
@@ -90,6 +85,8 @@ class Deliveries:
         reply = self.replies.make(turn, Snapshot())
         reply.add(ending.text)
         delivery = await reply.close(final(turn, ending), patience=PATIENCE)
+        if delivery is not None:
+            trails.note(turn.id, "closed", delivery.state)
         ending = delivered(ending, delivery)
         await self.store.delivered(turn.id, replace(ending, trail=trails.of(turn.id)))
         return None if delivery is not None else reply.failure or BorderError("not delivered")

@@ -13,7 +13,17 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from bot.contract import Clock, Delivery, Handle, ReplySink, Snapshot, Step
-from bot.errors import BorderError, RateLimited, TooBig, Transient, Uncertain
+from bot.errors import (
+    AuthError,
+    BorderError,
+    PermissionDenied,
+    QuotaExhausted,
+    RateLimited,
+    StoreError,
+    TooBig,
+    Transient,
+    Uncertain,
+)
 from bot.markdown import Cutter, clean, complete, fit_tables, preview
 from bot.markdown import Part as Piece
 from bot.pace import Pacer, Priority
@@ -30,6 +40,9 @@ SMALLEST_PART = 1000
 """Bytes below which a refusal for size is no longer answered by cutting."""
 
 RETRYABLE = (RateLimited, Transient, Uncertain)
+
+PASSING = (*RETRYABLE, AuthError, PermissionDenied, QuotaExhausted)
+"""What may be over some minutes later: the last three when somebody repairs the app."""
 
 MakeSink = Callable[[int], ReplySink]
 Note = Callable[[str, str], None]
@@ -124,6 +137,11 @@ class Reply:
         return not any(handle.rung for handle in self.handles)
 
     @property
+    def hopeless(self) -> bool:
+        """The last close() met a refusal that repeating it cannot change."""
+        return self.failure is not None and not isinstance(self.failure, PASSING)
+
+    @property
     def text(self) -> str:
         """The model's text so far, whole."""
         if len(self._pieces) > 1:
@@ -152,6 +170,8 @@ class Reply:
             await self._show_newest()
 
     async def _show_newest(self) -> None:
+        if not self._parts[-1].sink.limits.streams:
+            return  # what cannot be changed is sent once, when the text stands
         pieces = self._cut()
         last = len(pieces) - 1
         for index in range(len(self._parts) - 1, last):
@@ -175,7 +195,7 @@ class Reply:
                 return
             await self._call(part, "show", snapshot)
         except TooBig as error:
-            self._learn(index, error, part)
+            part.broken = not self._learn(index, error, part)
             self._grown.set()
         except RETRYABLE as error:
             log.debug("update put off: %s", error)
@@ -200,7 +220,7 @@ class Reply:
             try:
                 await self._grant(part, "open", Priority.FIRST)
                 await self._call(part, "open", snapshot)
-            except RETRYABLE as error:
+            except (*RETRYABLE, StoreError) as error:
                 log.info("opening put off: %s", error)
                 await self._clock.sleep(delay)
                 delay = min(delay * 2, 5.0)
@@ -273,17 +293,19 @@ class Reply:
         whole = clean(self.text)
         return f"{piece.opening}{whole[piece.start : piece.end]}{piece.closing}"
 
-    def _learn(self, index: int, error: TooBig, part: _Part) -> None:
-        """The platform refused the size: show less in one card from now on."""
+    def _learn(self, index: int, error: TooBig, part: _Part) -> bool:
+        """The platform refused the size: show less in one card from now on. False when
+        there is nothing left to leave out."""
         limits = part.sink.limits
         keep = limits.tables if self._tables is None else self._tables
         if error.what == "tables" and keep > 0:
             self._tables = keep - 1
-            return
+            return True
         size = self._cutter.size_of(index) // 2
         if size < SMALLEST_PART:
-            raise error
+            return False
         self._cutter.shrink(index, size)
+        return True
 
     # ------------------------------------------------------------ closing
 
@@ -297,6 +319,8 @@ class Reply:
         while True:
             try:
                 return await self._finish_all(final)
+            except StoreError as error:
+                self.failure = Transient(f"journal not written: {error}")
             except BorderError as error:
                 self.failure = error
                 if not isinstance(error, RETRYABLE):
@@ -341,7 +365,8 @@ class Reply:
             try:
                 await self._finish(index, self._snapshot(index, pieces, final))
             except TooBig as error:
-                self._learn(index, error, self._parts[index])
+                if not self._learn(index, error, self._parts[index]):
+                    raise
                 continue
             index += 1
         await self._supersede(index, final)

@@ -67,6 +67,7 @@ class DingTalkBot:
     card_state_key: str = key("the template's state variable, if it has one", default="")
     public_template: bool = key("use DingTalk's public AI card", default=False)
     receipts: bool = key("mark messages with an emotion (two API calls each)", default=False)
+    deaf_after: float = key("seconds without the server's pings that end a link", default=90.0)
     transport: Transport = key("native or sdk", default="native", choices=("native", "sdk"))
     pace: float = key("least seconds between two updates of a card", default=1.0)
     platform: Literal["dingtalk"] = key("dingtalk", default="dingtalk", choices=("dingtalk",))

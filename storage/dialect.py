@@ -43,7 +43,8 @@ _INSERT: Mapping[str, Callable[[Table], Any]] = {
 
 @cache
 def _add(dialect: str, table: Table) -> Any:
-    return _INSERT[dialect](table).on_conflict_do_nothing()
+    statement = _INSERT[dialect](table).on_conflict_do_nothing()
+    return statement.execution_options(preserve_rowcount=True)
 
 
 def add(connection: Connection, table: Table, values: Mapping[str, Any]) -> bool:

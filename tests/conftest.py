@@ -23,6 +23,9 @@ from bot.clock import SystemClock
 from bot.contract import Turn
 from bot.settings import BotSettings, Chat, DingTalkBot, FeishuBot, ModelService, Settings
 
+HASTE = ("99991400", "calls a second", "too close together", "230020", "a second")
+"""How the simulators word that calls came too fast."""
+
 Bubbles = Callable[[], list[Bubble]]
 
 
@@ -220,9 +223,12 @@ class House:
         await self.feishu.wait_for(ready, timeout)
         return bubbles()
 
-    def complaints(self) -> list[str]:
-        """Rules of the platforms that the bot broke."""
-        return [*self.feishu.violations, *self.dingtalk.violations]
+    def complaints(self, *, paced: bool = True) -> list[str]:
+        """Rules of the platforms that the bot broke. Without `paced`, calls that came too
+        close together do not count: on a busy machine, or after a restart within a moment,
+        what left in time arrives in a heap. test_pace.py holds the pace itself."""
+        found = [*self.feishu.violations, *self.dingtalk.violations]
+        return [one for one in found if paced or not any(word in one for word in HASTE)]
 
 
 class Room:

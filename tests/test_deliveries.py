@@ -7,7 +7,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
@@ -29,6 +29,8 @@ UNKNOWN = ("lost", "truncated")
 CLOSING = frozenset({lark.CARD_SETTINGS, ding.CARD_UPDATE, ding.WEBHOOK, ding.OTO_SEND})
 """Calls that are made at the end alone."""
 
+STAFF = "whoever is meant"
+
 _TURN = re.compile(r"([0-9a-f]{32})-\d|turn[\\\":\s]+([0-9a-f]{32})")
 
 
@@ -44,8 +46,12 @@ class Aimed(Faults):
         self.once = False
 
     def aim(self, room: Any, fault: Fault) -> None:
+        staff = getattr(room.people[0], "staff_id", "")
+        if isinstance(fault.body, dict):
+            body = {k: [staff] if v == [STAFF] else v for k, v in fault.body.items()}
+            fault = replace(fault, body=body)
         self.of_chat[room.chat.id] = fault
-        self.of_name[getattr(room.people[0], "staff_id", "")] = room.chat.id
+        self.of_name[staff] = room.chat.id
 
     async def around(
         self,
@@ -69,7 +75,8 @@ class Aimed(Faults):
         found = _TURN.search(body)
         if found is not None:
             turns = {turn.id: turn.new.chat for turn, _ in self.house.app.replies.trails.recent()}
-            return str(turns.get(found[1] or found[2], ""))
+            chat = str(turns.get(found[1] or found[2], ""))
+            return self.of_name.get(chat, chat)
         session = request.query.get("session", "")
         if session:
             return str(self.house.dingtalk._webhooks._sessions[session][0])
@@ -129,7 +136,7 @@ async def check(house: Any, platform: str, aimed: Aimed, asked: list[Asked]) -> 
         turn = turns[one.name]
         assert turn.ending is not None and turn.ending.text == TEXT, one.name
         where = f"{one.name}: {turn.ending}"
-        assert aimed.met.get(one.room.chat.id), f"{one.name} was never met"
+        assert aimed.met.get(one.room.chat.id) or one.name == "two", f"{one.name} was never met"
         if turn.ending.delivery == "delivered":
             assert turn.ending.proof and len(one.shown) == 1, where
             assert turn.id not in lost, where
@@ -151,7 +158,10 @@ async def check(house: Any, platform: str, aimed: Aimed, asked: list[Asked]) -> 
 
 async def resent(house: Any, platform: str, one: Asked, turn: Turn) -> None:
     """The operator's button works, now that nothing is in the way."""
-    done = await house.app.office.resend(turn.id[:8])
+    done = {"delivery": "", "error": "being sent already"}
+    while "being sent already" in done["error"]:
+        await asyncio.sleep(0.05)
+        done = await house.app.office.resend(turn.id[:8])
     assert done == {"delivery": "delivered", "error": ""}, one.name
     assert one.shown, one.name
     again = await house.turn(platform, one.message)
@@ -359,10 +369,20 @@ def message_faults(route: str) -> dict[str, Fault]:
         return {str(code): old(code) for code in WEBHOOK_CODES} | anywhere()
     lists = ("invalidStaffIdList", "flowControlledStaffIdList", "filteredStaffIdList")
     held = {
-        name: Fault("status", status=200, body={"processQueryKey": "k", name: ["somebody"]})
+        name: Fault("status", status=200, body={"processQueryKey": "k", name: [STAFF]})
         for name in lists
     }
     return {code: new(code) for code in SEND_CODES} | held | anywhere()
+
+
+LOST = frozenset(
+    {"html", "truncated", "lost", "dropped", "system.busy", "system.error", "operationTimeout"}
+    | {"success", "-1", "send.too.fast", "send.byToken.tooFast", "unknown.send.result"}
+)
+"""Of passing trouble or unknown fate."""
+
+OFFENSIVE = frozenset({"430101", "430102", "430103", "430104", "460101", "101002", "413"})
+"""A webhook that refuses even the neutral notice, or the shortest text."""
 
 
 @pytest.mark.parametrize("route", [ding.CARD_CREATE_DELIVER, ding.CARD_STREAM, ding.CARD_UPDATE])
@@ -372,7 +392,9 @@ async def test_every_code_of_a_dingtalk_card(house: Any, route: str) -> None:
     aimed = Aimed(house, [route])
     asked = await ask(house, "dingtalk", aimed, card_faults())
     found = await check(house, "dingtalk", aimed, asked)
-    print(found)
+    lost = {name for name, delivery in found.items() if delivery != "delivered"}
+    print(sorted(lost - LOST))
+    assert house.dingtalk.open_cards() == []
 
 
 @pytest.mark.parametrize("route", [ding.WEBHOOK, ding.OTO_SEND])
@@ -385,4 +407,50 @@ async def test_every_code_of_a_dingtalk_message(house: Any, route: str) -> None:
     aimed = Aimed(house, [route])
     asked = await ask(house, "dingtalk", aimed, message_faults(route))
     found = await check(house, "dingtalk", aimed, asked)
+    lost = {name for name, delivery in found.items() if delivery != "delivered"}
+    print(sorted(lost - LOST))
+    if route == ding.WEBHOOK:
+        assert lost <= LOST | OFFENSIVE, "another way was open"
+
+
+# ---------------------------------------------------------------- the whole app refused
+
+DENIED = "Forbidden.AccessDenied."
+EVERYWHERE = {
+    ("feishu", "99991672"): refused(99991672),
+    ("feishu", "99991400"): refused(99991400, status=429),
+    ("feishu", "429"): Fault("status", status=429, body="slow down"),
+    **{
+        ("dingtalk", code): new(code, status)
+        for code, status in (
+            (f"{DENIED}QpsLimitForAppkeyAndApi", 403),
+            (f"{DENIED}QpsLimitForApi", 403),
+            (f"{DENIED}QpmLimitForAppkeyAndApi", 403),
+            (f"{DENIED}ApiCountLimitForOrg", 403),
+            (f"{DENIED}AccessTokenPermissionDenied", 403),
+            (f"{DENIED}IpNotInWhiteList", 403),
+            ("unknownError", 500),
+            ("param.templateUnpublished", 400),
+            ("param.stream.keyEmpty", 400),
+        )
+    },
+    ("dingtalk", "1111"): Fault("status", status=403, body={"status": 1111, "wait": 5}),
+    ("dingtalk", "401"): Fault("status", status=401, body="no"),
+}
+CARD_ROUTES = {
+    "feishu": (lark.CARD_CREATE, lark.CARD_CONTENT, lark.CARD_UPDATE, lark.CARD_SETTINGS),
+    "dingtalk": (ding.CARD_CREATE_DELIVER, ding.CARD_STREAM, ding.CARD_UPDATE),
+}
+
+
+@pytest.mark.parametrize(("platform", "name"), EVERYWHERE, ids=lambda value: str(value))
+async def test_cards_refused_to_the_whole_app(house: Any, platform: str, name: str) -> None:
+    """Two chats: what the first one learned holds for the second."""
+    house.deepseek.script("问", ANSWER)
+    await house.start()
+    aimed = Aimed(house, CARD_ROUTES[platform])
+    fault = EVERYWHERE[platform, name]
+    found = await check(
+        house, platform, aimed, await ask(house, platform, aimed, {"one": fault, "two": fault})
+    )
     print(found)

@@ -22,13 +22,19 @@ BREAK = "\u200b"
 _COLON = r"(?::|%3a|&colon;|&#0*58;?|&#x0*3a;?)"
 _SLASH = r"(?:/|\\|%2f|&sol;|&#0*47;?|&#x0*2f;?)"
 _ACTING = re.compile(rf"(dtmd|dingtalk)(?=\s*{_COLON}\s*{_SLASH})", re.IGNORECASE)
-_LINK = re.compile(r"\](?=\(\s*<?([^)\s>]*))|\](?=:[ \t]*\n?[ \t]*<?([^\s>]+))")
+_HEAD = 300
+"""Characters of an address that are read: its scheme is in front."""
+_LINK = re.compile(
+    rf"\](?=\(\s*+<?([^)\s>]{{0,{_HEAD}}}))|\](?=:[ \t]*+(?:\n[ \t]*+)?<?([^\s>]{{1,{_HEAD}}}))"
+)
 _RETURN = re.compile(r"\r\n?")
 _SCHEME = re.compile(r"([a-z][a-z0-9+.-]*):", re.IGNORECASE)
+_PATH = re.compile(r"[a-z0-9+.-]*[/?#]", re.IGNORECASE)
 _NOISE = re.compile(r"[\s\\\u0000-\u0020\u200b-\u200f\u2060\ufeff]+")
 
 _TAG = re.compile(r"<(?=[A-Za-z/!?])(?!(?:br\s*/?|https?://[^\s<>]+|mailto:[^\s<>]+)>)", re.I)
-_PING = re.compile(r"<(?=\s*/?\s*a\b[^>]*\bat_?id\b)", re.IGNORECASE)
+_ANCHOR = re.compile(r"<(?=\s*+(?:/\s*+)?a\b)", re.IGNORECASE)
+_AT_ID = re.compile(r"\bat_?id\b", re.IGNORECASE)
 
 PAGES = frozenset({"http", "https", "mailto", "tel"})
 """Schemes a link of the model may have."""
@@ -54,16 +60,29 @@ def _prose(text: str) -> str:
 
 def _code(text: str) -> str:
     text = _LINK.sub(lambda found: _link(found, _ACTORS), text)
-    return _PING.sub(f"<{BREAK}", _ACTING.sub(rf"\1{BREAK}", text))
+    text = _ACTING.sub(rf"\1{BREAK}", text)
+    return ">".join(_unpinged(piece) for piece in text.split(">"))
+
+
+def _unpinged(text: str) -> str:
+    """Text without `>`; every anchor that an at id follows is broken."""
+    ids = [found.start() for found in _AT_ID.finditer(text)]
+    end = ids[-1] if ids else 0
+    return _ANCHOR.sub(f"<{BREAK}", text[:end]) + text[end:]
 
 
 def _link(found: re.Match[str], forbidden: frozenset[str] | None) -> str:
     """The bracket before an address; broken when the address is no web page, or inside
-    code when it is one of `forbidden`."""
-    target = _NOISE.sub("", html.unescape(unquote(found[1] or found[2] or "")))
+    code when it is one of `forbidden`. Neither may be hidden behind the head."""
+    head = found[1] or found[2] or ""
+    target = _NOISE.sub("", html.unescape(unquote(head)))
     scheme = _SCHEME.match(target)
-    name = scheme[1].lower() if scheme else ""
-    bad = name in forbidden if forbidden is not None else bool(name) and name not in PAGES
+    if scheme is None:
+        bad = len(head) == _HEAD and not _PATH.match(target)
+    elif forbidden is None:
+        bad = scheme[1].lower() not in PAGES
+    else:
+        bad = scheme[1].lower() in forbidden
     return f"]{BREAK}" if bad else "]"
 
 

@@ -286,7 +286,7 @@ class MessageRung:
             log.warning("a message may or may not have arrived: %s", error)
             return Delivery("unconfirmed")
         except BorderError:
-            self._journal.forget(extra=self._journal.note(sending=None))
+            await self._journal.put(extra=self._journal.note(sending=None))
             raise
         await self._journal.put(extra=self._journal.note(sending=None, sent=proof))
         return Delivery("delivered", proof)

@@ -97,16 +97,11 @@ class Place:
         except Uncertain:
             raise
         except BorderError:
-            self._unbegin()
+            await self._journal.put(extra=self._journal.note(sending_at=None))
             raise
         extra = self._journal.note(sending_at=None)
         await self._journal.put(message_id=sent.message_id, extra=extra)
         return sent.message_id
-
-    def _unbegin(self) -> None:
-        """Nothing was sent; the next save forgets the intent."""
-        handle = self._journal.handle
-        self._journal.handle = replace(handle, extra=self._journal.note(sending_at=None))
 
     async def _deliver(self, msg_type: str, content: Json, uuid: str, anywhere: bool) -> Sent:
         if not self._replies:

@@ -118,13 +118,11 @@ def _text(truth: Truth, turn: Turn, ending: Ending) -> Iterator[str]:
     """The answer is the model's text, or its beginning."""
     if turn.new.kind != "chat" or notice_of(turn) or ending.state == "refused":
         return
-    nonce, label = _nonce(turn), label_of(turn)
-    whole = voice.text_of(nonce, truth.house.plan.seed) if nonce else ""
-    if not whole.startswith(ending.text):
-        at = _first_difference(ending.text, whole)
-        yield f"{label} holds what the model did not say, from {at} on: {ending.text[at:][:60]}"
-    elif ending.state == "answered" and ending.finish == "stop" and ending.text != whole:
-        yield f"{label} is answered with {len(ending.text)} characters of {len(whole)}"
+    label, said = label_of(turn), truth.house.texts(_nonce(turn))
+    if ending.text and not any(text.startswith(ending.text) for text in said):
+        yield f"{label} holds what the model did not say: {ending.text[:60]}…{ending.text[-60:]}"
+    elif ending.state == "answered" and ending.finish == "stop" and ending.text not in said:
+        yield f"{label} is answered with a part of what the model said: …{ending.text[-60:]}"
 
 
 def _nonce(turn: Turn) -> str:
@@ -194,8 +192,9 @@ def _shown(truth: Truth, turn: Turn) -> str:
 
 def _body(turn: Turn, bubble: Bubble) -> str:
     body = voice.letters(f"{bubble.text}\n{bubble.small}")
-    if turn.ending is not None:
-        body = body.removeprefix(voice.letters(turn.ending.reasoning))
+    thought = voice.letters(voice.thoughts_of(_nonce(turn)))
+    while body.startswith(thought):
+        body = body.removeprefix(thought)
     for key in ("card.continues", "card.superseded"):
         body = body.removesuffix(voice.letters(say(key, turn.new.lang)))
     return body

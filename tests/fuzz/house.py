@@ -7,8 +7,9 @@ import asyncio
 import json
 import logging
 import sqlite3
+from collections import Counter
 from collections.abc import Awaitable, Callable
-from contextlib import closing, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
@@ -101,6 +102,8 @@ class House:
         self._fuses: dict[str, float] = {}
         self._acting: set[asyncio.Task[None]] = set()
         self._away: set[str] = set()
+        self._variants: Counter[str] = Counter()
+        self._reader: sqlite3.Connection | None = None
         self._watching: list[asyncio.Task[None]] = []
 
     # ------------------------------------------------------------ telling
@@ -174,7 +177,7 @@ class House:
     async def _look(self) -> None:
         """No card is open 30 s after its turn ended."""
         while True:
-            await self.clock.sleep(5.0)
+            await self.clock.sleep(10.0)
             for turn, platform, message, card, extra in self.query(_ENDED, self.clock.time() - 30):
                 left = json.loads(extra).get("left") or []
                 ids = {message, card, *([left] if isinstance(left, str) else left)}
@@ -191,7 +194,7 @@ class House:
         own = {s.message.nonce for s in self.said if self._room(s) == self._room_of(nonce)}
         for foreign in voice.nonces(" ".join(text_of(m) for m in asked.messages)) - own:
             self.blame(f"the prompt of {nonce} holds {foreign} of another conversation")
-        text = voice.text_of(nonce, self.plan.seed)
+        text = self._text(nonce, asked.prefix or "")
         rng = Random(f"pace {self.plan.seed} {nonce} {len(asking)}")
         pace = rng.choice((0.0, 0.02, 0.1, 0.3))
         self.tell(f"  model is asked {nonce}" + (" to go on" if asked.prefix else ""))
@@ -201,6 +204,19 @@ class House:
             pace=pace,
             first=rng.choice((0.0, 0.3, 2.0)),
         )
+
+    def _text(self, nonce: str, begun: str) -> str:
+        """Another answer each time, unless one is to be continued."""
+        for text in self.texts(nonce):
+            if begun and text.startswith(begun):
+                return text
+        self._variants[nonce] += 1
+        return self.texts(nonce)[-1]
+
+    def texts(self, nonce: str) -> list[str]:
+        """All that the model began to answer."""
+        seed = self.plan.seed
+        return [voice.text_of(nonce, seed, number) for number in range(self._variants[nonce])]
 
     def _room(self, said: Asked_) -> tuple[Any, ...]:
         """The conversation that a message belongs to."""
@@ -479,10 +495,11 @@ class House:
         return f"{self.deepseek.open_streams} answers" if self.deepseek.open_streams else ""
 
     def query(self, statement: str, *values: Any) -> list[Any]:
-        if not self.database.exists():
-            return []
-        with closing(sqlite3.connect(self.database)) as connection:
-            return connection.execute(statement, values).fetchall()
+        if self._reader is None:
+            if not self.database.exists():
+                return []
+            self._reader = sqlite3.connect(self.database)
+        return self._reader.execute(statement, values).fetchall()
 
     async def close(self) -> None:
         await self.stop()

@@ -62,7 +62,9 @@ def make(seed: int) -> Plan:
     actions = [_say(rng, message) for message in messages]
     calm = rng.random() < 0.1
     if not calm:
-        actions += _steering(rng, messages, {m.number: a.at for m, a in zip(messages, actions, strict=True)})
+        actions += _steering(
+            rng, messages, {m.number: a.at for m, a in zip(messages, actions, strict=True)}
+        )
         actions += _faults(rng)
         actions += _model(rng)
         actions += _links(rng)
@@ -105,7 +107,7 @@ def _knobs(rng: Random) -> dict[str, Any]:
 
 def _messages(rng: Random) -> list[Message]:
     out: list[Message] = []
-    for number in range(rng.randint(2, 10)):
+    for number in range(rng.randint(2, 8)):
         platform = rng.choice(PLATFORMS)
         places = ("p2p", "group", "topic") if platform == "feishu" else ("p2p", "group")
         nonce = f"n{rng.getrandbits(16):04x}{number:02d}{rng.choice('ab')}z"

@@ -25,12 +25,15 @@ def main() -> int:
     began, bad = time.monotonic(), []
     gc.disable()
     for seed in range(options.seed, options.seed + options.runs):
+        began_cpu = time.process_time()
         story = tell(plans.make(seed))
         if story.wrong:
             bad.append(seed)
             _print(story, options.trace)
         if options.verbose:
-            print(f"seed {seed}: {story.seconds:.0f} s, {len(story.wrong)} wrong", flush=True)
+            used = time.process_time() - began_cpu
+            words = f"seed {seed}: {story.seconds:.0f} s in {used:.1f} s, {len(story.wrong)} wrong"
+            print(words, flush=True)
         if len(bad) >= options.most:
             break
     spent = time.monotonic() - began

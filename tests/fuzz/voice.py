@@ -25,13 +25,14 @@ _HOSTILE = (
 
 def flavour_of(nonce: str, seed: int) -> str:
     """Short ones are most frequent."""
-    weights = (8, 4, 3, 3, 2, 3, 1, 2, 2)
+    weights = (10, 4, 3, 3, 2, 2, 1, 2, 2)
     return Random(f"flavour {seed} {nonce}").choices(FLAVOURS, weights)[0]
 
 
-def text_of(nonce: str, seed: int) -> str:
-    """The whole answer. Its marks, ⟦nonce·number⟧, stand every few lines."""
-    rng, flavour = Random(f"text {seed} {nonce}"), flavour_of(nonce, seed)
+def text_of(nonce: str, seed: int, variant: int = 0) -> str:
+    """The whole answer, another one for each `variant`. Its marks, ⟦nonce·number⟧, stand
+    every few lines."""
+    rng, flavour = Random(f"text {seed} {nonce} {variant}"), flavour_of(nonce, seed)
     return _Writer(rng, nonce).write(flavour)
 
 
@@ -40,9 +41,9 @@ def thoughts_of(nonce: str) -> str:
 
 
 def chunks_of(text: str, seed: int) -> list[str]:
-    """The text as it is streamed: pieces of random size, at most some hundred."""
+    """The text as it is streamed: pieces of random size, about forty or fewer."""
     rng = Random(f"chunks {seed} {len(text)}")
-    most = max(8, len(text) // 60)
+    most = max(8, len(text) // 20)
     out, at = [], 0
     while at < len(text):
         size = rng.randint(1, most)
