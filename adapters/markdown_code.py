@@ -74,6 +74,12 @@ _Place = Fence | None
 _LOST = Fence("", 0)
 """Too many readings to follow: nothing is certain any more."""
 
+_HTML = Fence("<", 0)
+"""A block that begins with a lone break, the only tag that escaping may leave, and ends at
+a blank line."""
+
+_BREAK = re.compile(r"[ \t>]*+(?:(?:[-*+]|\d{1,9}[.)])[ \t>]++)*+<br\s*/?>\s*\Z", re.IGNORECASE)
+
 _TOP: frozenset[_Place] = frozenset({None})
 
 
@@ -106,28 +112,34 @@ def parts(text: str, *, growing: bool = False) -> Iterator[tuple[Kind, str]]:
             yield Kind.CODE, line
         else:
             torn = yield from _inline(line, torn, whole)
+        torn = torn or _HTML in places
         torn = torn and not _sure(places) and bool(line.strip(" \t\n"))
 
 
 def _sure(places: frozenset[_Place]) -> bool:
-    return None not in places and _LOST not in places
+    return places.isdisjoint((None, _LOST, _HTML))
 
 
 def _below(places: frozenset[_Place], line: str) -> frozenset[_Place]:
     """Where the line below may stand, if this one may stand at `places`."""
     marks = marked(line)
-    if marks is None and places == _TOP:
+    if marks is None and places == _TOP and "<" not in line:
         return places
     found = frozenset(place for above in places for place in _next(above, line, marks))
     return found if len(found) <= _MANY else frozenset({_LOST})
 
 
 def _next(place: _Place, line: str, marks: Marked | None) -> Iterator[_Place]:
-    if place is None or place.left_by(line):
-        yield from _opened(marks)
     if place is None:
+        yield from _opened(marks)
+        if _BREAK.match(line):
+            yield _HTML
         return
-    if place.left_by(line):  # else the item that holds it, if any, begins further left
+    if place == _HTML:
+        yield _HTML if line.strip() else None
+        return
+    if place.left_by(line):  # or the item that holds it, if any, begins further left
+        yield from _opened(marks)
         place = Fence(place.marks, _indent(line))
     if place == _LOST or marks is None or not place.closing(marks):
         yield place

@@ -8,6 +8,7 @@ import asyncio
 import re
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -17,11 +18,15 @@ from adapters.playground.dingtalk import wire as ding
 from adapters.playground.faults import Fault, Faults
 from adapters.playground.feishu import wire as lark
 from bot.contract import Turn
+from bot.errors import Gone
 
 ANSWER = ("这是", "完整的", "回答。")
 TEXT = "".join(ANSWER)
 SLOW = 15.0
 """Seconds between the pieces of the answer."""
+
+MEANWHILE = ("being sent already", "no room in the budget")
+"""Why a re-send may have to wait a moment."""
 
 UNKNOWN = ("lost", "truncated")
 """The call has its effect, and nobody is told."""
@@ -107,21 +112,22 @@ async def ask(house: Any, platform: str, aimed: Aimed, faults: dict[str, Fault])
     return asked
 
 
-async def ended(
-    house: Any, platform: str, aimed: Aimed, asked: list[Asked]
-) -> dict[str, Turn]:
+async def ended(house: Any, platform: str, aimed: Aimed, asked: list[Asked]) -> dict[str, Turn]:
     """The turns by the names of their faults, once all have ended; time is hurried, but not
     before every fault that is met while the answer grows was met."""
-    async with asyncio.timeout(100):
-        while house.deepseek.open_streams + house.deepseek.finished < len(asked):
-            await asyncio.sleep(0.02)
-        house.clock.leap(SLOW)
-        while len(aimed.met) < len(asked) and not aimed.routes & CLOSING:
-            await asyncio.sleep(0.02)
-        while len(house.app.lanes):
-            house.clock.leap(0.25 if aimed.once else 1.0)
-            await asyncio.sleep(0.03)
+    many, model = len(asked), house.deepseek
+    await until(house, lambda: model.open_streams + model.finished >= many)
+    house.clock.leap(SLOW)
+    if not aimed.routes & CLOSING:
+        await until(house, lambda: len(aimed.met) == many)
+    while len(house.app.lanes):
+        house.clock.leap(0.25 if aimed.once else 1.0)
+        await asyncio.sleep(0.03)
     return {one.name: await house.ended(platform, one.message) for one in asked}
+
+
+async def until(house: Any, true: Callable[[], Any]) -> None:
+    await house.feishu.wait_for(true, 60)
 
 
 async def listed(house: Any) -> set[str]:
@@ -143,7 +149,7 @@ async def check(house: Any, platform: str, aimed: Aimed, asked: list[Asked]) -> 
         else:
             assert turn.id in lost, where
             unknown = turn.ending.delivery == "unconfirmed" or one.name in UNKNOWN
-            assert unknown or not one.shown, where
+            assert unknown or not one.shown or ding.CARD_UPDATE in aimed.routes, where
     aimed.of_chat.clear()
     aimed.clear()
     again = [(one, turns[one.name]) for one in asked if turns[one.name].id in lost]
@@ -158,11 +164,15 @@ async def check(house: Any, platform: str, aimed: Aimed, asked: list[Asked]) -> 
 
 async def resent(house: Any, platform: str, one: Asked, turn: Turn) -> None:
     """The operator's button works, now that nothing is in the way."""
-    done = {"delivery": "", "error": "being sent already"}
-    while "being sent already" in done["error"]:
+    for _ in range(30):
+        try:
+            done = await house.app.office.resend(turn.id[:8])
+        except Gone:
+            break  # the background loop was faster
+        if not any(words in done["error"] for words in MEANWHILE):
+            assert done == {"delivery": "delivered", "error": ""}, one.name
+            break
         await asyncio.sleep(0.05)
-        done = await house.app.office.resend(turn.id[:8])
-    assert done == {"delivery": "delivered", "error": ""}, one.name
     assert one.shown, one.name
     again = await house.turn(platform, one.message)
     assert again.ending.delivery == "delivered" and again.ending.proof, one.name
@@ -196,14 +206,19 @@ LOCKED = {
     "race": "cardid is invalid",
 }
 
-FEISHU_CODES = (
+APP_CODES = (
     *(99991661, 99991663, 99991664, 99991665, 99991671, 99991668, 99991677, 99991679),
     *(99991662, 99991673, 10014, 2200, 11232, 11233, 11247, 99991401, 99991403, 99991201),
-    *(99992402, 99992351, *range(99992352, 99992365), 230001, 230002, 230006, 232025),
-    *(230011, 230013, 230017, 230018, 230019, 230020, 230022, 230028, 230025, 230027),
-    *(230029, 230034, 230031, 230035, 230036, 230038, 230049, 230050, 230053, 230054),
-    *(230055, 230071, 230072, 230073, 230074, 230075, 230110, 230111, 231203, 231204),
-    *(232006, 232009, 232011, 232033, 232034, 231003, 1, 99999999),
+    *(99992402, 1, 99999999),
+)
+MESSAGE_CODES = (
+    *(99992351, *range(99992352, 99992365), 230001, 230002, 230006, 232025, 230011, 230013),
+    *(230017, 230018, 230019, 230020, 230022, 230028, 230025, 230027, 230029, 230034, 230031),
+    *(230035, 230036, 230038, 230049, 230050, 230053, 230054, 230055, 230071, 230072, 230073),
+    *(230074, 230075, 230110, 230111, 231203, 231204, 232006, 232009, 232011, 232033, 232034),
+    *(231003,),
+)
+CARD_CODES = (
     *(10002, 200220, 200510, 200850, 200740, 200750, 200770, 200810, 200860, 300120),
     *(300121, 300122, 300301, 300302, 300303, 300305, 300307, 300309, 300310, 300311),
     *(300312, 300313, 300314, 300315, 300317),
@@ -216,20 +231,24 @@ def refused(code: int, msg: str = "no", status: int = 400) -> Fault:
     return Fault("status", status=status, body={"code": code, "msg": msg})
 
 
-def feishu_faults() -> dict[str, Fault]:
-    faults = {str(code): refused(code) for code in FEISHU_CODES}
-    faults |= {f"230099/{n}": refused(230099, CARD.format(n, m)) for n, m in SUB_CODES.items()}
-    faults |= {
-        f"230099/{name}": refused(230099, CARD.format(11310, words))
-        for name, words in LOCKED.items()
-    }
-    return faults | {
+def feishu_faults(step: str) -> dict[str, Fault]:
+    """What the calls of this step can be answered."""
+    codes = {str(code): refused(code) for code in APP_CODES}
+    codes |= {
         "html": Fault("html"),
         "truncated": Fault("truncate"),
         "lost": Fault("lose"),
         "dropped": Fault("drop"),
         "413": Fault("status", status=413, body="too large"),
         "500": Fault("status", status=500, body="oops"),
+    }
+    if step != "send":
+        return codes | {str(code): refused(code) for code in CARD_CODES}
+    codes |= {str(code): refused(code) for code in MESSAGE_CODES}
+    codes |= {f"230099/{n}": refused(230099, CARD.format(n, m)) for n, m in SUB_CODES.items()}
+    return codes | {
+        f"230099/{name}": refused(230099, CARD.format(11310, words))
+        for name, words in LOCKED.items()
     }
 
 
@@ -268,7 +287,7 @@ async def test_every_code_of_feishu_at_every_step(house: Any, step: str) -> None
     talkative(house)
     await house.start()
     aimed = Aimed(house, FEISHU_STEPS[step])
-    faults = feishu_faults()
+    faults = feishu_faults(step)
     if step == "finish":
         del faults["300317"]  # "it has had this one" is believed (design.md 5)
     found = await check(house, "feishu", aimed, await ask(house, "feishu", aimed, faults))
@@ -278,6 +297,7 @@ async def test_every_code_of_feishu_at_every_step(house: Any, step: str) -> None
     elif step == "finish":
         assert lost <= PASSING | HOPELESS, "another way was open"
     house.clock.leap(660.0)
+    await asyncio.sleep(0.1)
     assert house.feishu.open_cards() == [], "streaming mode ends by itself (6.6)"
 
 
@@ -287,7 +307,7 @@ async def test_one_refusal_of_feishu_loses_nothing(house: Any, step: str) -> Non
     await house.start()
     aimed = Aimed(house, FEISHU_STEPS[step])
     aimed.once = True
-    faults = {name: fault for name, fault in feishu_faults().items() if name in SAMPLE}
+    faults = {name: fault for name, fault in feishu_faults(step).items() if name in SAMPLE}
     found = await check(house, "feishu", aimed, await ask(house, "feishu", aimed, faults))
     assert set(found.values()) == {"delivered"}, found
 
@@ -328,7 +348,7 @@ SEND_CODES = (
 )
 """reference/dingtalk.md 5.3."""
 
-CARD_CODES = (
+DING_CARD_CODES = (
     *("param.cardAlreadyExist", "param.openSpaceIdInvalid", "param.outTrackIdEmpty"),
     *("param.cardNotExist", "param.contentUnsafe", "param.cardDataAndPrivateDataBothEmpty"),
     *("param.stream.contentEmpty", "param.stream.guidEmpty", "param.stream.outTrackId"),
@@ -341,7 +361,7 @@ test of its own."""
 def card_faults() -> dict[str, Fault]:
     said_no = {"success": True, "result": {"deliverResults": [{"success": False}]}}
     return (
-        {code: new(code) for code in CARD_CODES}
+        {code: new(code) for code in DING_CARD_CODES}
         | anywhere()
         | {
             "success": Fault("status", status=200, body={"success": False}),
@@ -381,8 +401,11 @@ LOST = frozenset(
 )
 """Of passing trouble or unknown fate."""
 
-OFFENSIVE = frozenset({"430101", "430102", "430103", "430104", "460101", "101002", "413"})
-"""A webhook that refuses even the neutral notice, or the shortest text."""
+OFFENSIVE = frozenset(
+    {"430101", "430102", "430103", "430104", "460101", "101002", "413"}
+    | {"param.contentUnsafe", "param.stream.content"}
+)
+"""Even the neutral notice is refused, or the shortest text."""
 
 
 @pytest.mark.parametrize("route", [ding.CARD_CREATE_DELIVER, ding.CARD_STREAM, ding.CARD_UPDATE])
@@ -390,11 +413,15 @@ async def test_every_code_of_a_dingtalk_card(house: Any, route: str) -> None:
     talkative(house)
     await house.start()
     aimed = Aimed(house, [route])
-    asked = await ask(house, "dingtalk", aimed, card_faults())
+    faults = card_faults()
+    if route != ding.CARD_CREATE_DELIVER:
+        del faults["not delivered"]
+    if route == ding.CARD_STREAM:
+        del faults["param.stream.outTrackId"]  # of a card that takes updates: a contradiction
+    asked = await ask(house, "dingtalk", aimed, faults)
     found = await check(house, "dingtalk", aimed, asked)
     lost = {name for name, delivery in found.items() if delivery != "delivered"}
-    print(sorted(lost - LOST))
-    assert house.dingtalk.open_cards() == []
+    assert lost <= LOST | OFFENSIVE, "another way was open"
 
 
 @pytest.mark.parametrize("route", [ding.WEBHOOK, ding.OTO_SEND])
@@ -408,7 +435,6 @@ async def test_every_code_of_a_dingtalk_message(house: Any, route: str) -> None:
     asked = await ask(house, "dingtalk", aimed, message_faults(route))
     found = await check(house, "dingtalk", aimed, asked)
     lost = {name for name, delivery in found.items() if delivery != "delivered"}
-    print(sorted(lost - LOST))
     if route == ding.WEBHOOK:
         assert lost <= LOST | OFFENSIVE, "another way was open"
 
@@ -453,4 +479,151 @@ async def test_cards_refused_to_the_whole_app(house: Any, platform: str, name: s
     found = await check(
         house, platform, aimed, await ask(house, platform, aimed, {"one": fault, "two": fault})
     )
-    print(found)
+    assert set(found.values()) == {"delivered"}
+
+
+# ---------------------------------------------------------------- what nobody may say
+
+
+@pytest.mark.parametrize("platform", ["feishu", "dingtalk"])
+async def test_a_text_that_the_filter_refuses_becomes_a_neutral_notice(
+    house: Any, platform: str
+) -> None:
+    house.sim(platform).policy.unsafe_words = {"坏词"}
+    house.deepseek.script("问", ["开头", "坏词", "结尾"])
+    await house.start()
+    room = house.room(platform)
+    turn = await house.ended(platform, await room.say("问"))
+    assert turn.ending.delivery == "delivered"
+    (card,) = await house.settled(room.answers)
+    assert "没有通过平台的审核" in card.text and "坏词" not in card.text
+
+
+# ---------------------------------------------------------------- the background loop
+
+
+async def undelivered(house: Any, room: Any, fault: Fault) -> str:
+    """A question whose answer nobody may send; its message."""
+    house.deepseek.script("问", ANSWER)
+    aimed = Aimed(house, (lark.REPLY, lark.SEND))
+    room.sim._b.faults = aimed
+    aimed.aim(room, fault)
+    message = await room.say("问")
+    await house.clock.hurry(lambda: house.deepseek.finished and not len(house.app.lanes))
+    turn = await house.ended("feishu", message)
+    assert turn.ending.delivery == "undelivered"
+    return str(message)
+
+
+def sends(house: Any) -> list[Any]:
+    return [*house.feishu.calls_of(lark.REPLY), *house.feishu.calls_of(lark.SEND)]
+
+
+async def test_what_may_pass_is_tried_again_under_the_same_key(house: Any) -> None:
+    await house.start()
+    room = house.room("feishu")
+    message = await undelivered(house, room, refused(300120, status=500))
+    first = len(sends(house))
+    await house.clock.hurry(lambda: len(sends(house)) > first, most=60.0)
+    room.sim._b.faults.of_chat.clear()
+    await house.clock.hurry(lambda: room.answers() and not house.feishu.open_cards(), most=900.0)
+    while (turn := await house.ended("feishu", message)).ending.delivery != "delivered":
+        await asyncio.sleep(0.02)
+    (card,) = room.answers()
+    assert card.text == TEXT and turn.ending.proof == card.id
+    assert len({call.body["uuid"].split("-")[0] for call in sends(house)}) == 1
+    count = len(sends(house))
+    house.clock.leap(1200.0)
+    await asyncio.sleep(0.2)
+    assert len(sends(house)) == count, "delivered is delivered"
+
+
+async def test_it_is_tried_ever_more_rarely_and_given_up_after_a_day(house: Any) -> None:
+    await house.start()
+    room = house.room("feishu")
+    message = await undelivered(house, room, refused(300120, status=500))
+    tries: list[float] = []
+    began, count = house.clock.monotonic(), len(sends(house))
+    while house.clock.monotonic() - began < 90_000.0:
+        house.clock.leap(10.0 if house.clock.monotonic() - began < 300.0 else 660.0)
+        await asyncio.sleep(0.03)
+        if len(sends(house)) > count:
+            count = len(sends(house))
+            tries.append(house.clock.monotonic() - began)
+    pauses = [later - earlier for earlier, later in pairwise(tries)]
+    assert len([at for at in tries if at < 300.0]) >= 3
+    assert len(tries) < 200 and max(pauses) >= 600.0
+    assert tries[-1] < 87_500.0, "given up"
+    assert [turn["turn"] for turn in (await house.app.office.status())["undelivered"]]
+    room.sim._b.faults.of_chat.clear()
+    turn = await house.turn("feishu", message)
+    assert (await house.app.office.resend(turn.id))["delivery"] == "delivered"
+    assert room.answers()[-1].text == TEXT
+
+
+@pytest.mark.parametrize("code", [230002, 230013, 99992402])
+async def test_what_is_refused_for_good_is_never_tried_again(house: Any, code: int) -> None:
+    await house.start()
+    room = house.room("feishu")
+    await undelivered(house, room, refused(code))
+    count = len(sends(house))
+    for _ in range(30):
+        house.clock.leap(7.0)
+        await asyncio.sleep(0.02)
+    permitted = code == 230013  # somebody may widen the availability meanwhile
+    assert (len(sends(house)) > count) == permitted
+
+
+async def test_the_next_process_goes_on_trying(house: Any) -> None:
+    await house.start()
+    room = house.room("feishu")
+    await undelivered(house, room, refused(300120, status=500))
+    await house.crash()
+    room.sim._b.faults.of_chat.clear()
+    await house.start()
+    await house.clock.hurry(lambda: room.answers() and not house.feishu.open_cards(), most=900.0)
+    assert room.answers()[-1].text == TEXT and len(room.answers()) == 1
+
+
+async def test_a_keyless_message_of_unknown_fate_is_sent_again_only_on_order(house: Any) -> None:
+    """DingTalk's webhook has no key: twice is worse than a line on the list (law 6)."""
+    house.dingtalk_keys["card_template_id"] = ""
+    house.deepseek.script("问", ANSWER)
+    await house.start()
+    house.admins = set()
+    room = house.room("dingtalk")
+    house.dingtalk.faults.order(ding.WEBHOOK, Fault("drop"))
+    message = await room.say("问")
+    turn = await house.ended("dingtalk", message)
+    assert turn.ending.delivery == "unconfirmed" and room.answers() == []
+    house.clock.leap(600.0)
+    await asyncio.sleep(0.2)
+    assert room.answers() == []
+    assert (await house.app.office.resend(turn.id[:8]))["delivery"] == "delivered"
+    assert [b.text for b in room.answers()] == [TEXT]
+    with pytest.raises(Gone):
+        await house.app.office.resend(turn.id[:8])
+
+
+# ---------------------------------------------------------------- the operator
+
+
+async def test_an_admin_lists_and_sends_again_in_the_chat(house: Any) -> None:
+    room, office = house.room("feishu"), house.room("feishu")
+    house.admins = {f"feishu:{office.people[0].open_id}"}
+    await house.start()
+    message = await undelivered(house, room, refused(230002))
+    turn = await house.turn("feishu", message)
+    await office.say("/admin undelivered")
+    listed = await office.answer()
+    assert turn.id[:8] in listed.text and "问" in listed.text
+    await office.say(f"/admin resend {turn.id[:8]}")
+    assert "没有送到" in (await office.answer(2)).text
+    room.sim._b.faults.of_chat.clear()
+    await office.say(f"/admin resend {turn.id[:8]}")
+    assert "已经送达" in (await office.answer(3)).text
+    assert (await room.answer()).text == TEXT
+    await office.say("/admin undelivered")
+    assert "没有未送达" in (await office.answer(4)).text
+    await room.say("/admin undelivered")
+    assert turn.id[:8] not in (await room.answer(2)).text, "not for everybody"

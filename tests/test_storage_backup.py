@@ -8,6 +8,7 @@ import sqlite3
 import stat
 import subprocess
 import sys
+import threading
 from collections.abc import AsyncIterator
 from contextlib import closing
 from dataclasses import replace
@@ -103,6 +104,8 @@ async def test_a_backup_on_an_empty_machine_is_the_same(
     before = await everything(store)
     await store.backup(str(tmp_path / "copy.db"))
     assert private(tmp_path / "copy.db") and beside(tmp_path / "copy.db") == {"data", "copy.db"}
+    no_log = (tmp_path / "copy.db").read_bytes()[18:20]
+    assert no_log == b"\1\1", "readable where no log can be written beside it"
     empty = tmp_path / "elsewhere" / "deep" / "queqiao.db"
     assert restore(f"sqlite:///{empty}", str(tmp_path / "copy.db")) is None
     assert private(empty)
@@ -186,11 +189,14 @@ async def test_one_backup_at_a_time(store: SqlTurnStore, tmp_path: Path) -> None
 
 
 async def test_a_backup_whose_caller_left_is_finished(store: SqlTurnStore, tmp_path: Path) -> None:
-    await fill(store, 50, size=100_000)
+    held = threading.Event()
+    holding = asyncio.create_task(store.database.run(lambda _: held.wait(10)))
     copying = asyncio.create_task(store.backup(str(tmp_path / "copy.db")))
     await asyncio.sleep(0)
     copying.cancel()
     await asyncio.wait({copying})
+    held.set()
+    await holding
     await store.close()
     assert sound(tmp_path / "copy.db") and beside(tmp_path / "copy.db") == {"data", "copy.db"}
 
@@ -244,6 +250,7 @@ async def test_the_log_of_a_killed_process_is_kept_and_not_played_into_the_new(
     assert path.with_name("queqiao.db-wal").stat().st_size > 0
     kept = restore(f"sqlite:///{path}", str(tmp_path / "copy.db"))
     assert kept is not None
+    assert beside(path) == {"queqiao.db", "queqiao.db.lock", kept.name}
     for file, there in ((path, False), (kept, True)):
         store = await opened(file)
         assert (await store.turn("only in the log") is not None) == there
@@ -262,11 +269,12 @@ async def test_a_damaged_database_can_be_replaced(tmp_path: Path) -> None:
     await store.backup(str(tmp_path / "copy.db"))
     await store.close()
     path.write_bytes(b"junk" * 5000)
-    path.with_name("queqiao.db-wal").write_bytes(b"old log")
+    for side in ("-wal", "-shm", "-journal"):
+        path.with_name(path.name + side).write_bytes(b"old log")
     kept = restore(f"sqlite:///{path}", str(tmp_path / "copy.db"))
     assert kept is not None and kept.read_bytes() == b"junk" * 5000
     assert kept.with_name(kept.name + "-wal").read_bytes() == b"old log"
-    assert not path.with_name("queqiao.db-wal").exists()
+    assert beside(path) == {"queqiao.db", "queqiao.db.lock", kept.name, f"{kept.name}-wal"}
     await (await opened(path)).close()
 
 
@@ -298,8 +306,10 @@ async def test_what_is_no_sound_backup_is_refused(tmp_path: Path) -> None:
     middle = len(good) // 2
     (tmp_path / "bent.db").write_bytes(good[:middle] + b"\xff" * 9000 + good[middle + 9000 :])
     foreign(tmp_path / "foreign.db", "CREATE TABLE x (y)")
-    foreign(tmp_path / "odd.db", "CREATE TABLE turn (no); CREATE TABLE schema_version (version);")
-    for name in ("empty", "junk", "cut", "bent", "foreign", "odd"):
+    version = "CREATE TABLE schema_version (version); INSERT INTO schema_version VALUES "
+    foreign(tmp_path / "alien.db", f"{version} (1)")
+    foreign(tmp_path / "odd.db", f"CREATE TABLE turn (no); {version} ('one')")
+    for name in ("empty", "junk", "cut", "bent", "foreign", "alien", "odd"):
         with pytest.raises(StoreError, match=r"不是完好的备份 not a sound backup"):
             restore(f"sqlite:///{path}", str(tmp_path / f"{name}.db"))
     for name in ("missing", "data"):

@@ -6,13 +6,12 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
 
 import voice
-from house import Asked_, House
+from town import Spoken, Town
 
 from adapters.playground.view import Bubble
-from bot.contract import Account, Ending, Handle, Turn
+from bot.contract import Account, Ending, Handle, Turn, TurnStore
 from bot.late import notice_of
 from bot.texts import both, say
 
@@ -28,7 +27,7 @@ class Truth:
     """Everything that is known at the end. `claimed` maps a bubble's id to the turn whose
     reply it is."""
 
-    house: House
+    town: Town
     turns: dict[str, Turn] = field(default_factory=dict)
     accounts: dict[str, tuple[Account, ...]] = field(default_factory=dict)
     listed: set[str] = field(default_factory=set)
@@ -37,24 +36,26 @@ class Truth:
     def bubbles(self) -> Iterator[tuple[str, Bubble]]:
         """What the bots said and did not take back."""
         for platform in BOTS:
-            for bubble in self.house.sim(platform).world.bubbles.values():
+            for bubble in self.town.sim(platform).world.bubbles.values():
                 if bubble.author.startswith("bot:") and not bubble.recalled:
                     yield platform, bubble
 
 
-async def truth_of(house: House) -> Truth:
+async def truth_of(town: Town) -> Truth:
     """Read from the running bot's store."""
-    truth = Truth(house)
-    ids = [row[0] for row in house.query("SELECT id FROM turn ORDER BY no")]
+    truth = Truth(town)
+    ids = [row[0] for row in town.query("SELECT id FROM turn ORDER BY no")]
 
-    async def read(app: Any) -> None:
+    async def read(store: TurnStore) -> None:
         for id_ in ids:
-            truth.turns[id_] = await app.store.turn(id_)
-        for said in house.said:
-            truth.accounts[said.id] = await app.store.accounts(said.id, BOTS)
-        truth.listed = {turn.id for turn in await app.store.undelivered(1000)}
+            turn = await store.turn(id_)
+            assert turn is not None
+            truth.turns[id_] = turn
+        for said in town.said:
+            truth.accounts[said.id] = await store.accounts(said.id, BOTS)
+        truth.listed = {turn.id for turn in await store.undelivered(1000)}
 
-    await house.on_bot(read)
+    await town.read(read)
     return truth
 
 
@@ -73,28 +74,24 @@ def check(truth: Truth) -> Iterator[str]:
 
 def _admitted(truth: Truth) -> Iterator[str]:
     """Every message that the platform delivered has its account and one turn."""
-    for said in truth.house.said:
+    for said in truth.town.said:
         accounts = [a for a in truth.accounts[said.id] if a.key.endswith(said.id)]
         if not accounts:
-            if not _lost(truth.house, said):
-                yield f"{name(said)} was never admitted, and the platform did not lose it"
+            if not _lost(truth.town, said):
+                yield f"{said.name} was never admitted, and the platform did not lose it"
             continue
         if len(accounts) > 1:
-            yield f"{name(said)} has {len(accounts)} accounts"
+            yield f"{said.name} has {len(accounts)} accounts"
         turn, reason = accounts[0].turn, accounts[0].reason
         if turn is None and reason != "recalled":
-            yield f"{name(said)} has no turn: {reason!r}"
+            yield f"{said.name} has no turn: {reason!r}"
 
 
-def _lost(house: House, said: Asked_) -> bool:
+def _lost(town: Town, said: Spoken) -> bool:
     """Whether the platform gave the message up, or took it back before it was heard."""
     if said.message.platform == "dingtalk":
-        return said.id in house.dingtalk.lost
-    return said.id in house.recalled or bool(house.feishu.lost)
-
-
-def name(said: Asked_) -> str:
-    return f"{said.command} beside {said.message.nonce}" if said.command else said.nonce
+        return said.id in town.dingtalk.lost
+    return said.id in town.recalled or bool(town.feishu.lost)
 
 
 # ---------------------------------------------------------------- turns
@@ -118,7 +115,7 @@ def _text(truth: Truth, turn: Turn, ending: Ending) -> Iterator[str]:
     """The answer is the model's text, or its beginning."""
     if turn.new.kind != "chat" or notice_of(turn) or ending.state == "refused":
         return
-    label, said = label_of(turn), truth.house.texts(_nonce(turn))
+    label, said = label_of(turn), truth.town.texts(_nonce(turn))
     if ending.text and not any(text.startswith(ending.text) for text in said):
         yield f"{label} holds what the model did not say: {ending.text[:60]}…{ending.text[-60:]}"
     elif ending.state == "answered" and ending.finish == "stop" and ending.text not in said:
@@ -204,7 +201,7 @@ def _bubble(
     truth: Truth, turn: Turn, handle: Handle, wanted: tuple[str, ...], before: str
 ) -> Bubble | None:
     """The bubble of one part: by its id, else (a webhook tells none) by what it says."""
-    world = truth.house.sim(turn.new.platform).world
+    world = truth.town.sim(turn.new.platform).world
     for id_ in (handle.message_id, handle.card_id, str(handle.extra.get("sent", ""))):
         if id_ and id_ in world.bubbles:
             found: Bubble = world.bubbles[id_]
@@ -234,7 +231,7 @@ def _claim_left(truth: Truth, turn: Turn, handle: Handle) -> None:
 
 def _chat_of(truth: Truth, turn: Turn) -> str:
     """The simulator's own id of the chat in which this was asked."""
-    for said in truth.house.said:
+    for said in truth.town.said:
         for account in truth.accounts[said.id]:
             if account.turn and account.turn.new.conversation == turn.new.conversation:
                 return said.chat
@@ -243,7 +240,7 @@ def _chat_of(truth: Truth, turn: Turn) -> str:
 
 def _place(truth: Truth, turn: Turn) -> Iterator[str]:
     """In the chat, topic and beside the message that asked."""
-    world = truth.house.sim(turn.new.platform).world
+    world = truth.town.sim(turn.new.platform).world
     for id_, owner in truth.claimed.items():
         bubble = world.bubbles.get(id_) if owner == turn.id else None
         if bubble is None:
@@ -277,7 +274,7 @@ def _open(truth: Truth) -> Iterator[str]:
 def _order(truth: Truth) -> Iterator[str]:
     """Each lane was worked off in order."""
     lanes: dict[str, list[tuple[float, Turn]]] = defaultdict(list)
-    rows = truth.house.query(
+    rows = truth.town.query(
         "SELECT id, ended_at, lane FROM turn WHERE attempt > 0 AND ended_at IS NOT NULL ORDER BY no"
     )
     for id_, ended_at, lane in rows:
@@ -292,9 +289,9 @@ def _order(truth: Truth) -> Iterator[str]:
 
 def fates(truth: Truth) -> Iterator[str]:
     """What became of each message, a line each and one for its path."""
-    for said in truth.house.said:
+    for said in truth.town.said:
         accounts = truth.accounts[said.id]
-        yield f"{name(said)} in {said.message.platform} {said.message.place}:"
+        yield f"{said.name} in {said.message.platform} {said.message.place}:"
         if not accounts:
             yield "    never admitted"
         for account in accounts:
@@ -311,6 +308,7 @@ def _fate(account: Account) -> Iterator[str]:
     what = f"{ending.state}, {ending.delivery} {ending.proof} {ending.error}".rstrip()
     yield f"      {label_of(turn)}: {what}, runs {turn.attempt}, deaths {turn.deaths}"
     for part, handle in enumerate(turn.handles):
-        yield f"      part {part}: {handle.rung} {handle.card_id} {handle.message_id} {handle.extra}"
+        ids = f"{handle.card_id} {handle.message_id} {handle.extra}"
+        yield f"      part {part}: {handle.rung} {ids}"
     path = ", ".join(f"{moment.what} {moment.detail}".strip() for moment in ending.trail)
     yield f"      {path}"

@@ -8,6 +8,7 @@ from random import Random
 from typing import Any
 
 import refusals
+
 from adapters.playground.deepseek import Trouble
 from adapters.playground.faults import Fault
 
@@ -105,9 +106,9 @@ def _knobs(rng: Random) -> dict[str, Any]:
 # ---------------------------------------------------------------- who says what
 
 
-def _messages(rng: Random) -> list[Message]:
+def _messages(rng: Random, least: int = 2) -> list[Message]:
     out: list[Message] = []
-    for number in range(rng.randint(2, 8)):
+    for number in range(rng.randint(least, 8)):
         platform = rng.choice(PLATFORMS)
         places = ("p2p", "group", "topic") if platform == "feishu" else ("p2p", "group")
         nonce = f"n{rng.getrandbits(16):04x}{number:02d}{rng.choice('ab')}z"
@@ -248,3 +249,27 @@ def _deaths(rng: Random) -> Iterator[Action]:
             yield Action(at, f"SIGTERM, back {down} s later", "restart", (down,))
         else:
             yield Action(at, f"kill -9, back after {down} s", "kill", (down, 0, ""))
+
+
+# ---------------------------------------------------------------- in real time
+
+
+def make_short(seed: int) -> Plan:
+    """For a process that is killed (machine.py), which says when: redeliveries come soon."""
+    rng = Random(f"short {seed}")
+    knobs = _knobs(rng) | {
+        "feishu.redeliver_after": (1.0, 3.0, 6.0, 12.0),
+        "dingtalk.redeliver_after": (1.0, 3.0, 8.0, 15.0),
+        "dingtalk.keep_without_link": True,
+        "template": rng.choice(("full", "full", "plain")),
+    }
+    messages = _messages(rng, least=6)
+    actions = [_say(rng, message) for message in messages]
+    for message in rng.choices(messages, k=2):
+        if message.platform == "feishu":
+            actions.append(Action(0, f"{message.nonce} is recalled", "recall", (message,)))
+        words = f"person {message.person} says /stop where {message.nonce} was asked"
+        actions.append(Action(0, words, "command", (message, "/stop")))
+    lost = [a for a in _faults(rng) if a.args[2].kind in ("lose", "drop", "truncate", "html")]
+    rng.shuffle(actions)
+    return Plan(seed, (*lost[:3], *actions), knobs)

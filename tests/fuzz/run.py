@@ -17,7 +17,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import plan as plans
-from story import Story, tell
+from story import Story, tell, tell_real
 
 
 def main() -> int:
@@ -26,7 +26,7 @@ def main() -> int:
     gc.disable()
     for seed in range(options.seed, options.seed + options.runs):
         began_cpu = time.process_time()
-        story = tell(plans.make(seed))
+        story = tell_real(plans.make_short(seed)) if options.real else tell(plans.make(seed))
         if story.wrong:
             bad.append(seed)
             _print(story, options.trace)
@@ -47,6 +47,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--runs", type=int, default=1)
     parser.add_argument("--most", type=int, default=3, help="failing seeds after which it ends")
     parser.add_argument("--trace", type=int, default=100_000, help="lines of a story")
+    parser.add_argument("--real", action="store_true", help="a real process, in real time")
     parser.add_argument("--verbose", action="store_true")
     return parser.parse_args()
 

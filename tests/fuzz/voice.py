@@ -12,7 +12,23 @@ NONCE = re.compile(r"n[0-9a-f]{4}\d\d[a-z]z")
 FLAVOURS = ("short", "lines", "table", "code", "english", "long", "huge", "hostile", "mixed")
 
 _WORDS = "天地玄黄宇宙洪荒日月盈昃辰宿列张寒来暑往秋收冬藏闰余成岁律吕调阳云腾致雨露结为霜"
-_ENGLISH = "the quick brown fox jumps over a lazy dog while rain falls on quiet hills".split()
+_ENGLISH = [
+    "the",
+    "quick",
+    "brown",
+    "fox",
+    "jumps",
+    "over",
+    "a",
+    "lazy",
+    "dog",
+    "while",
+    "rain",
+    "falls",
+    "on",
+    "quiet",
+    "hills",
+]
 HEADER = ("列甲", "列乙")
 LABEL = "python"
 _HOSTILE = (

@@ -1,0 +1,360 @@
+"""Two platforms, a model service, the people who write, and whoever watches them."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import sqlite3
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import voice
+from plan import Action, Message, Plan
+
+from adapters.playground.deepseek import DeepSeekSim, Said, Trouble
+from adapters.playground.deepseek.asked import Asked, text_of
+from adapters.playground.dingtalk import DingTalkSim
+from adapters.playground.dingtalk.link import MESSAGES
+from adapters.playground.faults import Fault
+from adapters.playground.feishu import FeishuSim
+from adapters.playground.feishu.events import received
+from adapters.playground.view import Bubble
+from bot.contract import Clock, TurnStore
+
+_ENDED = """
+SELECT turn.id, platform, reply.message_id, card_id, extra FROM turn
+JOIN reply ON turn_id = turn.id WHERE delivery <> 'undelivered' AND ended_at < ?
+"""
+
+_UNFINISHED = "SELECT id FROM turn WHERE ended_at IS NULL OR retry_at IS NOT NULL"
+
+LABELS = {"stop": "停止", "retry": "重新生成"}
+
+
+class Calls(list[Any]):
+    """A simulator's record of calls, which tells of each as it arrives."""
+
+    def __init__(self, tell: Callable[[Any], None]) -> None:
+        super().__init__()
+        self._tell = tell
+
+    def append(self, call: Any) -> None:
+        super().append(call)
+        self._tell(call)
+
+
+@dataclass
+class Spoken:
+    """A message that somebody said: where, and what it is called there. `command`: what
+    was said beside the message, instead of its question."""
+
+    message: Message
+    chat: str
+    thread: str = ""
+    id: str = ""
+    command: str = ""
+
+    @property
+    def name(self) -> str:
+        nonce = self.message.nonce
+        return f"{self.command} beside {nonce}" if self.command else nonce
+
+
+class Town(ABC):
+    """`trace` is what happened, `wrong` what must not happen and did."""
+
+    def __init__(self, plan: Plan, folder: Path, clock: Clock) -> None:
+        self.plan, self.folder, self.clock = plan, folder, clock
+        self._began = clock.monotonic()
+        self.trace: list[tuple[float, str]] = []
+        self.calls: list[tuple[float, str, Any]] = []
+        self.said: list[Spoken] = []
+        self.wrong: list[str] = []
+        self.recalled: set[str] = set()
+        self.feishu = FeishuSim(clock, seed=plan.seed)
+        self.dingtalk = DingTalkSim(clock, seed=plan.seed)
+        self.deepseek = DeepSeekSim(clock, seed=plan.seed)
+        self._cast: dict[str, list[Any]] = {}
+        self._chats: dict[tuple[str, str], Any] = {}
+        self._variants: Counter[str] = Counter()
+        self._away: set[str] = set()
+        self._acting: set[asyncio.Task[None]] = set()
+        self._watching: list[asyncio.Task[None]] = []
+        self._reader: sqlite3.Connection | None = None
+
+    # ------------------------------------------------------------ the bot
+
+    @property
+    @abstractmethod
+    def up(self) -> bool:
+        """Whether the bot runs."""
+
+    @abstractmethod
+    async def read(self, work: Callable[[TurnStore], Awaitable[None]]) -> None:
+        """Look into the bot's store."""
+
+    def called(self, platform: str, call: Any) -> None:
+        """A call has arrived at a platform."""
+        self.calls.append((self.time, platform, call))
+
+    # ------------------------------------------------------------ telling
+
+    @property
+    def time(self) -> float:
+        return self.clock.monotonic() - self._began
+
+    def tell(self, words: str) -> None:
+        self.trace.append((self.time, words))
+
+    def blame(self, words: str) -> None:
+        if words not in self.wrong:
+            self.wrong.append(words)
+            self.tell(f"!!! {words}")
+
+    def sim(self, platform: str) -> Any:
+        return {"feishu": self.feishu, "dingtalk": self.dingtalk}[platform]
+
+    # ------------------------------------------------------------ opening hours
+
+    async def open(self) -> None:
+        for name, sim in (("feishu", self.feishu), ("dingtalk", self.dingtalk)):
+            sim._b.calls = Calls(lambda call, name=name: self.called(name, call))
+            await sim.start()
+            self._furnish(name, sim)
+            self._watching.append(asyncio.create_task(self._watch(name, sim.subscribe())))
+        self._watching.append(asyncio.create_task(self._look()))
+        await self.deepseek.start()
+        self.deepseek.answer_with(self._speak)
+
+    def _furnish(self, name: str, sim: Any) -> None:
+        for knob, value in self.plan.knobs.items():
+            platform, _, key = knob.partition(".")
+            if platform == name:
+                setattr(sim.policy, key, set(value) if key == "missing_scopes" else value)
+        people = self._cast[name] = [sim.add_person(f"人{n}") for n in range(3)]
+        self._chats[name, "group"] = sim.add_group("群", people)
+        if name == "feishu":
+            self._chats[name, "topic"] = sim.add_group("话题群", people, topic=True)
+
+    async def close(self) -> None:
+        for task in self._watching:
+            task.cancel()
+        for sim in (self.feishu, self.dingtalk, self.deepseek):
+            await sim.close()
+
+    # ------------------------------------------------------------ watching
+
+    async def _watch(self, platform: str, queue: asyncio.Queue[tuple[str, Bubble]]) -> None:
+        """What anybody sees at any moment stays in its own chat."""
+        while True:
+            chat, bubble = await queue.get()
+            if not bubble.author.startswith("bot:"):
+                continue
+            seen = voice.nonces(" ".join(f"{b.title} {b.text}" for b in bubble.blocks))
+            own = {said.message.nonce for said in self.said if said.chat == chat}
+            for nonce in seen - own:
+                self.blame(f"{nonce} is seen in a foreign chat: {platform} {bubble.id}")
+            state = "gone" if bubble.recalled else "open" if bubble.streaming else "closed"
+            words = f"{len(voice.letters(bubble.text))} letters"
+            self.tell(f"    {platform} {_short(bubble.id)} {bubble.kind} {state}, {words}")
+
+    async def _look(self) -> None:
+        """No card is open 30 s after its turn ended."""
+        while True:
+            await self.clock.sleep(10.0)
+            for turn, platform, message, card, extra in self.query(_ENDED, self.clock.time() - 30):
+                left = json.loads(extra).get("left") or []
+                ids = {message, card, *([left] if isinstance(left, str) else left)}
+                bubbles = self.sim(platform).world.bubbles
+                if any(id_ in bubbles and bubbles[id_].streaming for id_ in ids):
+                    self.blame(f"a {platform} card of turn {turn[:8]} is open 30 s after its end")
+
+    def query(self, statement: str, *values: Any) -> list[Any]:
+        """Rows of the bot's database."""
+        file = self.folder / "queqiao.db"
+        if self._reader is None:
+            if not file.exists():
+                return []
+            self._reader = sqlite3.connect(file)
+        try:
+            return self._reader.execute(statement, values).fetchall()
+        except sqlite3.OperationalError:
+            return []  # not yet a database
+
+    def unrest(self) -> str:
+        """What is not over yet; empty when everything is at rest."""
+        if not self.up:
+            return "the bot is not up"
+        unfinished = [row[0][:8] for row in self.query(_UNFINISHED)]
+        if unfinished:
+            return f"turns {', '.join(unfinished)}"
+        lost = self.feishu.lost
+        if any(at is None and event not in lost for event, at in self.feishu.acks.items()):
+            return "Feishu waits for acknowledgements"
+        if self.dingtalk._deliveries._tasks:
+            return "DingTalk delivers again"
+        return f"{self.deepseek.open_streams} answers" if self.deepseek.open_streams else ""
+
+    # ------------------------------------------------------------ the model
+
+    def _speak(self, asked: Asked) -> Said:
+        nonce = voice.NONCE.findall(asked.question)[-1]
+        here = next((self._room(s) for s in self.said if s.message.nonce == nonce), ())
+        own = {s.message.nonce for s in self.said if self._room(s) == here}
+        for foreign in voice.nonces(" ".join(text_of(m) for m in asked.messages)) - own:
+            self.blame(f"the prompt of {nonce} holds {foreign} of another conversation")
+        self.tell(f"  model is asked {nonce}" + (" to go on" if asked.prefix else ""))
+        text, seed = self._text(nonce, asked.prefix or ""), self.plan.seed
+        rng = Random(f"pace {seed} {nonce} {self._variants[nonce]}")
+        thoughts = voice.chunks_of(voice.thoughts_of(nonce), seed)
+        pace, first = rng.choice((0.0, 0.02, 0.1, 0.3)), rng.choice((0.0, 0.3, 2.0))
+        return Said(voice.chunks_of(text, seed), thoughts, pace=pace, first=first)
+
+    def _text(self, nonce: str, begun: str) -> str:
+        """Another answer each time, unless one is to be continued."""
+        for text in self.texts(nonce):
+            if begun and text.startswith(begun):
+                return text
+        self._variants[nonce] += 1
+        return self.texts(nonce)[-1]
+
+    def texts(self, nonce: str) -> list[str]:
+        """All that the model began to answer."""
+        seed = self.plan.seed
+        return [voice.text_of(nonce, seed, number) for number in range(self._variants[nonce])]
+
+    def _room(self, said: Spoken) -> tuple[Any, ...]:
+        """The conversation that a message belongs to."""
+        alone = self.plan.knobs.get("chat.memory") == "person" and said.message.place != "p2p"
+        return said.chat, said.thread, said.message.person if alone else 0
+
+    # ------------------------------------------------------------ what people do
+
+    def act(self, action: Action) -> None:
+        """Begin what the action says."""
+        self.tell(f"* {action.words}")
+        task = asyncio.create_task(getattr(self, f"do_{action.do}")(*action.args))
+        self._acting.add(task)
+        task.add_done_callback(self._acted)
+
+    def _acted(self, task: asyncio.Task[None]) -> None:
+        self._acting.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            self.blame(f"the fuzz itself: {task.exception()!r}")
+            logging.getLogger("fuzz").error("", exc_info=task.exception())
+
+    async def heal(self) -> None:
+        """From now on all is well."""
+        while self._acting:
+            await self.clock.sleep(0.5)
+        for sim in (self.feishu, self.dingtalk):
+            sim.faults.clear()
+        self.deepseek.clear_orders()
+        self.tell("* all is well again")
+
+    async def do_say(self, message: Message) -> None:
+        await self._say(message, f"问 {message.nonce}：请回答", message.times)
+
+    async def do_command(self, message: Message, command: str) -> None:
+        await self._say(message, command, 1, command=command)
+
+    async def _say(self, message: Message, text: str, times: int, command: str = "") -> None:
+        sim, chat = self.sim(message.platform), self._chat(message)
+        more: dict[str, Any] = {"mention_bot": message.place != "p2p", "times": times}
+        thread = self._thread(message, command)
+        if thread:
+            more["thread"] = thread
+        if command == "[image]":
+            more["kind"] = "image" if message.platform == "feishu" else "picture"
+        said = Spoken(message, chat.id, thread, command=command)
+        self.said.append(said)
+        said.id = await sim.say(chat, self._person(message), text, **more)
+        said.thread = sim.world.bubbles[said.id].thread if message.platform == "feishu" else ""
+
+    def _chat(self, message: Message) -> Any:
+        known = self._chats.get((message.platform, message.place))
+        return known or self.sim(message.platform).p2p(self._person(message))
+
+    def _person(self, message: Message) -> Any:
+        return self._cast[message.platform][message.person]
+
+    def _thread(self, message: Message, command: str) -> str:
+        of = message.number if command else message.thread_of
+        found = [s.thread for s in self.said if s.message.number == of and not s.command]
+        return found[0] if found and message.place == "topic" else ""
+
+    def _spoken(self, message: Message) -> Spoken | None:
+        found = [s for s in self.said if s.message is message and not s.command and s.id]
+        return found[0] if found else None
+
+    async def do_recall(self, message: Message) -> None:
+        said = self._spoken(message)
+        if said is not None:
+            self.recalled.add(said.id)
+            await self.feishu.recall(said.id)
+
+    async def do_again(self, message: Message) -> None:
+        said = self._spoken(message)
+        if said is None:
+            return
+        if message.platform == "feishu":
+            event = received(self.feishu._b, self.feishu.world.messages[said.id])
+            await self.feishu.deliver_event("im.message.receive_v1", event)
+        else:
+            await self.dingtalk.deliver_raw(MESSAGES, self.dingtalk.world.inbound[said.id])
+
+    async def do_press(self, message: Message, label: str) -> None:
+        said, sim = self._spoken(message), self.sim(message.platform)
+        for bubble in sim.bot_bubbles(self._chat(message)) if said else ():
+            mine = said.id == bubble.reply_to or message.nonce in bubble.text
+            blocks = [b.id for b in bubble.buttons() if b.text == LABELS[label]]
+            if mine and blocks:
+                seen = await sim.press(bubble.id, blocks[0], self._person(message))
+                self.tell(f"  the presser sees {seen}")
+                return
+
+    # ------------------------------------------------------------ what goes wrong
+
+    async def do_fault(self, platform: str, route: str, fault: Fault, times: int) -> None:
+        self.sim(platform).faults.order(route, fault, times)
+
+    async def do_trouble(self, trouble: Trouble, times: int) -> None:
+        self.deepseek.order(trouble, times)
+
+    async def do_link(self, platform: str, what: str) -> None:
+        sim = self.sim(platform)
+        if what == "cut":
+            sim.cut_links()
+        elif what == "leave" and platform == "dingtalk":
+            await sim.leave_links()
+        elif what in ("mute", "half-open"):
+            sim.mute_links(half_open=what == "half-open")
+        else:
+            await sim.close_links(1006 if what == "leave" else 1000)
+
+    async def do_away(self, platform: str, seconds: float) -> None:
+        if platform in self._away:
+            return
+        self._away.add(platform)
+        await self.sim(platform).go_away()
+        await self.clock.sleep(seconds)
+        await self.sim(platform).come_back()
+        self._away.discard(platform)
+
+    async def do_revoke(self, platform: str) -> None:
+        self.sim(platform).revoke_tokens()
+
+    async def do_refuse(self, code: int, seconds: float) -> None:
+        self.feishu.refuse_in(self._chats["feishu", "group"], code)
+        await self.clock.sleep(seconds)
+        self.feishu.refuse_in(self._chats["feishu", "group"], 0)
+
+
+def _short(name: str) -> str:
+    return name if len(name) < 16 else f"{name[:6]}…{name[-6:]}"
