@@ -1,12 +1,13 @@
 # make demo   try it: no account, no key, no network; open the page that it prints
 # make run    run the bot with your settings (environment or queqiao.toml)
 # make test   every test     make lint   style and types     make bench   ratios
+# make fuzz   SEED=… RUNS=…   what is promised, under misfortunes by seed; REAL=… kills processes
 
 PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run test lint bench lock browser clean
+.PHONY: help demo run test lint bench fuzz lock browser clean
 
 help:
 	@sed -n 's/^# //p' Makefile
@@ -27,6 +28,15 @@ lint: .venv/dev.done
 
 bench: .venv/dev.done
 	@for file in tests/bench/bench_*.py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done
+
+fuzz: .venv/dev.done
+	@echo "SEED=$(SEED) RUNS=$(RUNS) REAL=$(REAL)"
+	$(BIN)/python tests/fuzz/run.py --shrink --jobs $(JOBS) --seed $(SEED) --runs $(RUNS)
+	$(BIN)/python tests/fuzz/run.py --real --jobs $(JOBS) --seed $(SEED) --runs $(REAL)
+SEED ?= $(shell date +%Y%m%d)
+RUNS ?= 1000
+REAL ?= 20
+JOBS ?= 2
 
 browser:
 	@.ci/browser

@@ -134,19 +134,31 @@ def _next(place: _Place, line: str, marks: Marked | None) -> Iterator[_Place]:
         yield from _opened(marks)
         if _BREAK.match(line):
             yield _HTML
-        return
-    if place == _HTML:
-        yield _HTML if line.strip() else None
-        return
-    if place.left_by(line):  # or the item that holds it, if any, begins further left
-        yield from _opened(marks)
-        place = Fence(place.marks, _indent(line))
-    if place == _LOST or marks is None or not place.closing(marks):
+    elif place == _LOST:
         yield place
+    elif place == _HTML:
+        yield from _after_html(line)
     else:
+        yield from _fenced(place, line, marks)
+
+
+def _after_html(line: str) -> Iterator[_Place]:
+    """Which white space makes a line blank is read in two ways."""
+    if line.strip(" \t\n"):
+        yield _HTML
+    if not line.strip():
         yield None
-        if not marks.bare or marks.rest.strip(" \t"):
-            yield place
+
+
+def _fenced(fence: Fence, line: str, marks: Marked | None) -> Iterator[_Place]:
+    if fence.left_by(line):  # or the item that holds it, if any, begins further left
+        yield from _opened(marks)
+        fence = Fence(fence.marks, _indent(line))
+    closing = marks is not None and fence.closing(marks)
+    if closing:
+        yield None
+    if not (closing and marks and marks.bare and not marks.rest.strip(" \t")):
+        yield fence
 
 
 def _opened(marks: Marked | None) -> Iterator[_Place]:

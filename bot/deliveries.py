@@ -24,6 +24,7 @@ GIVE_UP = 86_400.0
 PATIENCE = 20.0
 """Seconds that one try may take."""
 
+
 @dataclass(eq=False)
 class Deliveries:
     """The background loop, and the operator's re-send."""
@@ -72,7 +73,7 @@ class Deliveries:
 
     async def _try(self, turn: Turn) -> BorderError | None:
         """Under the same key; stores what came of it. A reply of unknown fate is sent anew,
-        which only an operator orders."""
+        which only an operator orders, and stays one until that is proven."""
         ending = turn.ending
         assert ending is not None
         if ending.delivery == "unconfirmed":
@@ -87,7 +88,8 @@ class Deliveries:
         delivery = await reply.close(final(turn, ending), patience=PATIENCE)
         if delivery is not None:
             trails.note(turn.id, "closed", delivery.state)
-        ending = delivered(ending, delivery)
+        if delivery is not None or ending.delivery != "unconfirmed":
+            ending = delivered(ending, delivery)
         await self.store.delivered(turn.id, replace(ending, trail=trails.of(turn.id)))
         return None if delivery is not None else reply.failure or BorderError("not delivered")
 

@@ -101,9 +101,8 @@ class Database:
         the same time. Once begun it is finished, even when the caller goes away."""
         if self._copying:
             raise StoreError("另一个备份正在进行 another backup is being made")
-        copying = self._put(_Copy, lambda connection: self._copy(connection, path))
-        self._copying = True
-        await asyncio.shield(copying)
+        self._copying = self._closing is None
+        await asyncio.shield(self._put(_Copy, lambda connection: self._copy(connection, path)))
 
     def _own(self) -> set[Path]:
         own = self.path.resolve()

@@ -180,7 +180,7 @@ def withdraw(
         return False
     trail = (Moment(now, state),)
     if journal(connection, turn_id):
-        _decide(connection, row, Ending(state, trail=trail))
+        _decide(connection, row, Ending(state, row["answer"], row["reasoning"], trail=trail))
     else:
         gone = Ending(state, delivery="delivered", proof=UNNEEDED, trail=trail)
         _end(connection, row, now, gone)

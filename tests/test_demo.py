@@ -71,6 +71,10 @@ async def open_page(url: str) -> AsyncIterator[Tab]:
         await browser.close()
 
 
+def alive(pid: int) -> bool:
+    return Path(f"/proc/{pid}").exists()
+
+
 def panel(tab: Tab, name: str) -> Locator:
     return tab.get_by_test_id(name)
 
@@ -137,7 +141,7 @@ async def test_ctrl_c_leaves_nothing_behind() -> None:
             await asyncio.sleep(0.1)
         (bot,) = demo.children()
     assert demo.process.returncode == 0
-    assert not Path(f"/proc/{bot}").exists()
+    assert not alive(bot)
 
 
 async def test_the_bot_does_not_outlive_a_demo_that_is_killed() -> None:
@@ -150,7 +154,7 @@ async def test_the_bot_does_not_outlive_a_demo_that_is_killed() -> None:
         demo.process.kill()
         await demo.process.wait()
         for _ in range(200):
-            if not Path(f"/proc/{bot}").exists():
+            if not alive(bot):
                 return
             await asyncio.sleep(0.1)
         os.kill(bot, signal.SIGKILL)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 
 from hypothesis import given
@@ -114,7 +115,7 @@ def test_the_border_only_moves_forward_and_in_large_steps(sizes: list[int], most
         cost = sum(len(e.answer) * 0.6 for e in history[start:n])
         assert cost <= most
     moves = [n for n in range(1, len(borders)) if borders[n] != borders[n - 1]]
-    for here, there in zip(moves, moves[1:], strict=False):
+    for here, there in itertools.pairwise(moves):
         grown = sum(len(e.answer) * 0.6 + 8.6 for e in history[here - 1 : there])
         assert grown >= most / 2
 

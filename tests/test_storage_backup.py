@@ -78,7 +78,7 @@ def private(path: Path) -> bool:
 
 
 def sound(path: Path) -> bool:
-    with closing(sqlite3.connect(path)) as raw:
+    with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as raw:
         return bool(raw.execute("PRAGMA integrity_check").fetchone() == ("ok",))
 
 
@@ -211,6 +211,7 @@ async def test_the_old_database_is_kept_whole(store: SqlTurnStore, tmp_path: Pat
     await accept(store, "late")
     newest = await everything(store)
     await store.close()
+    path.with_name("queqiao.db-shm").write_bytes(b"stale")
     kept = restore(f"sqlite:///{path}", str(tmp_path / "copy.db"))
     assert kept == path.with_name("queqiao.db.before-restore")
     assert beside(path) == {"queqiao.db", "queqiao.db.lock", kept.name} and private(path)

@@ -4,7 +4,6 @@ written. Nobody meets a lock, nothing acknowledged is lost, and work goes on by 
 from __future__ import annotations
 
 import asyncio
-import os
 import subprocess
 import sys
 import threading
@@ -12,6 +11,7 @@ import time
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -286,18 +286,18 @@ asyncio.run(main())
 
 
 def open_as_nobody(path: Path) -> str:
-    """What a process without rights is told."""
+    """What a process is told that may read the file and not write it."""
+    path.parent.chmod(0o711)
+    path.chmod(0o444)
     command = [sys.executable, "-c", OPENER, f"sqlite:///{path}"]
     done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
     return done.stdout
 
 
-async def test_a_file_without_the_right_to_write_is_named_at_the_start(tmp_path: Path) -> None:
-    path = tmp_path / "x.db"
-    await (await opened(path)).close()
-    for folder in (tmp_path, *tmp_path.parents):
-        if folder.stat().st_uid == os.geteuid() and not folder.stat().st_mode & 0o001:
-            folder.chmod(folder.stat().st_mode | 0o011)
-    path.chmod(0o444)
-    told = open_as_nobody(path)
-    assert f"{path} 无法写入 cannot be written: Permission denied" in told
+async def test_a_file_without_the_right_to_write_is_named_at_the_start() -> None:
+    with TemporaryDirectory() as folder:
+        path = Path(folder, "x.db")
+        await (await opened(path)).close()
+        told = open_as_nobody(path)
+        assert f"{path} 无法写入 cannot be written: Permission denied" in told
+        await (await opened(path)).close()

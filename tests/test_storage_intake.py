@@ -265,6 +265,17 @@ async def test_a_card_of_one_who_waited_is_closed_by_its_lane(store: TurnStore) 
     assert following is None
 
 
+async def test_a_card_that_was_handed_over_half_full_keeps_its_text(store: TurnStore) -> None:
+    await accept(store, "a")
+    await store.start("a", 5)
+    await store.save_handle("a", 0, Handle("a-0", card_id="c"))
+    await store.hand_over("a", "half", "why")
+    assert await store.withdraw("a", "stopped")
+    started = await store.start("a", 5)
+    assert started is not None and started.turn.ending is not None
+    assert (started.turn.ending.text, started.turn.ending.reasoning) == ("half", "why")
+
+
 async def test_a_turn_decided_meanwhile_starts_with_its_ending(store: TurnStore) -> None:
     await accept(store, "a")
     await store.start("a", 5)

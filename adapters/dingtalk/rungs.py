@@ -34,8 +34,10 @@ FRAME_BYTES = 8900
 
 CARD_TABLES = 20
 
-MESSAGE_BYTES = 8000
-"""Bytes of one message: long ones render badly (reference/dingtalk.md 5.2)."""
+MESSAGE_BYTES = CARD_BYTES
+"""Bytes of one message: long ones render badly (reference/dingtalk.md 5.2). As many as of a
+card, so that a text is cut at the same places on every rung: a part that was sent cannot
+change any more, and the next one goes on where it ended, after a restart too."""
 
 CARD_WINDOWS = (Window(1, 0.5),)
 """Frames of one card (reference/dingtalk.md 6.4)."""

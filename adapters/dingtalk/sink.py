@@ -21,6 +21,7 @@ from bot.errors import (
     QuotaExhausted,
     RateLimited,
     RefusedContent,
+    TooBig,
 )
 from bot.texts import both
 
@@ -30,6 +31,9 @@ RUNGS = ("card", "webhook", "openapi")
 
 SKIP_SECONDS = 600.0
 """How long a rung is skipped after a refusal that concerns the whole app."""
+
+CUTTABLE = 2000
+"""Bytes up to which nobody cuts a text: a rung that finds so little too big is given up."""
 
 LEFT_TRIES = 4
 """How often a card that was given up is tried to be closed."""
@@ -164,6 +168,10 @@ class DingTalkSink:
                 return await self._rung.finish(self._neutral(snapshot))
             except RateLimited as error:
                 if not self._closed_for_long(error):
+                    raise
+                await self._step_down(error)
+            except TooBig as error:
+                if len(snapshot.text.encode()) > CUTTABLE:
                     raise
                 await self._step_down(error)
             except REFUSED as error:

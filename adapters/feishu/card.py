@@ -21,6 +21,9 @@ CARD_BYTES = 29_000
 """Most bytes of a card as it travels; the platform's limit is 30 KB for the request body
 (reference/feishu.md 5.3, 6.4)."""
 
+TEXT_BYTES = 15_000
+"""Most bytes of an answer in one card: 30 KB of request less reasoning, escapes and frame."""
+
 REASONING_BYTES = (8000, 2000, 0)
 """How much of the reasoning a card holds: the first that leaves room for the answer."""
 

@@ -6,16 +6,13 @@ import logging
 from collections.abc import Awaitable, Callable
 
 from adapters.feishu.api import FeishuApi
-from adapters.feishu.card import ANSWER, Card, Face, config, fitting
+from adapters.feishu.card import ANSWER, TEXT_BYTES, Card, Face, config, fitting
 from adapters.feishu.codes import CARD_NOT_YET, SEQUENCE, STREAM_CLOSED
 from adapters.feishu.place import Journal, Place
 from bot.contract import Charge, Clock, Delivery, Limits, Snapshot, Step, Window
 from bot.errors import BorderError, Bug, Gone, Transient
 
 log = logging.getLogger(__name__)
-
-TEXT_BYTES = 15_000
-"""Most bytes of an answer in one card: 30 KB of request less reasoning, escapes and frame."""
 
 CARD_WINDOWS = (Window(10, 1.0),)
 """Operations on one card (reference/feishu.md 5.8)."""

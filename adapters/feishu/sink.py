@@ -12,7 +12,7 @@ from adapters.feishu.codes import SCOPE_MISSING
 from adapters.feishu.place import Journal, Place
 from adapters.feishu.whole import OneMessage, PatchCard
 from bot.contract import Charge, Clock, Delivery, Handle, Json, Limits, Save, Snapshot, Step
-from bot.errors import BorderError, Bug, Gone, PermissionDenied, RefusedContent
+from bot.errors import BorderError, Bug, Gone, PermissionDenied, RefusedContent, TooBig
 from bot.texts import both
 
 log = logging.getLogger(__name__)
@@ -21,6 +21,9 @@ RUNGS = ("cardkit", "patch", "text")
 
 SKIP_SECONDS = 600.0
 """How long a rung is skipped after a missing permission refused it."""
+
+CUTTABLE = 2000
+"""Bytes up to which nobody cuts a text: a rung that finds so little too big is given up."""
 
 Rung = CardKit | PatchCard | OneMessage
 
@@ -113,12 +116,18 @@ class FeishuSink:
             except RefusedContent as error:
                 log.warning("text refused by the content filter: %s", error)
                 return await self._rung.finish(self._neutral(snapshot))
-            except (PermissionDenied, Bug) as error:
-                await self._step_down(error)
-            except Gone as error:
-                if not self.handle.message_id:
+            except BorderError as error:
+                if not self._hopeless(error, snapshot):
                     raise
                 await self._step_down(error)
+
+    def _hopeless(self, error: BorderError, snapshot: Snapshot) -> bool:
+        """Whether this rung will never show it, and the next one may."""
+        if isinstance(error, TooBig):
+            return len(snapshot.text.encode()) <= CUTTABLE
+        if isinstance(error, Gone):
+            return bool(self.handle.message_id)
+        return isinstance(error, PermissionDenied | Bug)
 
     def _neutral(self, snapshot: Snapshot) -> Snapshot:
         """What the person sees instead of a refused text, which cannot be shown by

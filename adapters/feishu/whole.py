@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from adapters.feishu.api import FeishuApi
-from adapters.feishu.card import fitting, post, text
+from adapters.feishu.card import TEXT_BYTES, fitting, post, text
 from adapters.feishu.place import Journal, Place
 from bot.contract import Charge, Delivery, Limits, Snapshot, Step, Window
 from bot.errors import Bug
@@ -12,9 +12,9 @@ from bot.errors import Bug
 PATCH_PACE = 1.5
 """Least seconds between two replacements of a card (reference/feishu.md 6.10)."""
 
-PATCH_BYTES = 15_000
-POST_BYTES = 20_000
-"""Most bytes of an answer in one post; the request may have 30 KB (5.3)."""
+PATCH_BYTES = POST_BYTES = TEXT_BYTES
+"""Most bytes of an answer in one message: as many as in a card, so that a text is cut at the
+same places on every rung (a post that was sent cannot change any more)."""
 
 MESSAGE_WINDOWS = (Window(5, 1.0),)
 """Changes of one message (reference/feishu.md 5.8)."""

@@ -29,10 +29,14 @@ from bot.contract.turns import (
 
 
 class TurnStore(Protocol):
-    """What is remembered. Every method returns after its commit. Raises StoreError."""
+    """What is remembered. Every method returns after its commit. Raises StoreError, and
+    then nothing was stored. Writes to a turn that was decided, has ended or is unknown
+    change nothing, unless the method says otherwise. By itself the store adds to trails:
+    joined, edited, and stopped or recalled of a turn that waited."""
 
     async def accept(self, event: Event) -> Accepted:
-        """Claim the event and its lane in one transaction (engine.md 4, accept)."""
+        """Claim the event and its lane in one transaction (engine.md 4, accept). One that
+        comes again is counted."""
 
     async def start(self, turn_id: str, history: int) -> Started | None:
         """queued → running, attempt + 1, with at most `history` exchanges, whose beginning
@@ -40,7 +44,8 @@ class TurnStore(Protocol):
         turn whose outcome was decided meanwhile comes with its ending and no new attempt."""
 
     async def rewrite(self, turn_id: str, parts: tuple[Part, ...]) -> None:
-        """The question was edited before it was answered."""
+        """The question was edited before its outcome was decided: these are all its
+        parts."""
 
     async def save_handle(self, turn_id: str, part: int, handle: Handle) -> None:
         """Write one row of the reply journal."""
@@ -57,8 +62,8 @@ class TurnStore(Protocol):
 
     async def finish(self, turn_id: str, ending: Ending) -> Turn | None:
         """Close turn and reply, write history, free the lane or return its next head
-        (engine.md 4, finish). A turn that has ended already keeps its ending; its lane
-        still moves on."""
+        (engine.md 4, finish). A turn that has ended already keeps its ending, but for a
+        trail that grew; its lane still moves on. An undelivered reply is due in 5 s."""
 
     async def stop_waiting(
         self, lane: str, sender: str | None, state: TurnState = "stopped"
@@ -100,19 +105,22 @@ class TurnStore(Protocol):
         """Ended turns whose reply is undelivered or unconfirmed, newest first."""
 
     async def due(self, now: float, limit: int = 20) -> tuple[Turn, ...]:
-        """Ended turns with an undelivered reply whose next try is due, oldest first."""
+        """Ended turns with an undelivered reply whose next try is due, most overdue first;
+        they stay due until postponed or delivered."""
 
     async def postpone(self, turn_id: str, until: float | None) -> None:
         """The next try of an undelivered reply; None: not again by itself."""
 
     async def delivered(self, turn_id: str, ending: Ending) -> None:
-        """A reply of an ended turn was tried again: store its delivery, proof and trail."""
+        """A reply of an ended turn was tried again: store its delivery, proof and trail,
+        and nothing else of the ending. What is delivered stays so."""
 
     # law 8
 
     async def accounts(self, message_id: str, bots: tuple[str, ...]) -> tuple[Account, ...]:
-        """What became of this message (or other event), for each of `bots`; a turn's id,
-        or its first 8 or more characters, finds its events too."""
+        """What became of this message (or other event), for each of `bots`, oldest first,
+        with the events that asked it anew; a turn's id, or its first 8 or more characters,
+        finds its events too, and a whole event key its event."""
 
     async def backlog(self) -> Backlog: ...
 
@@ -125,12 +133,14 @@ class TurnStore(Protocol):
 
     async def addresses(self, bot: str, since: float) -> tuple[tuple[str, Json], ...]:
         """(chat, newest address) for each chat and topic of this bot in which a turn was
-        asked after `since`."""
+        asked after `since`, the most recent last."""
 
-    async def miss(self, gap: Gap) -> None: ...
+    async def miss(self, gap: Gap) -> None:
+        """Remember the gap. One of the same bot and chat that began at the same moment is
+        the same gap: it grows, and takes the newer reason."""
 
     async def gaps(self, limit: int = 100) -> tuple[Gap, ...]:
-        """Newest first."""
+        """Those that ended last first."""
 
     # care
 
@@ -139,7 +149,9 @@ class TurnStore(Protocol):
         many keys."""
 
     async def backup(self, path: str) -> None:
-        """A consistent copy of everything in the file `path` (made anew, mode 0600),
-        while others read and write."""
+        """A consistent copy of everything in the file `path` (made anew, mode 0600), while
+        others read and write; once begun it is finished. Raises StoreError for a path that
+        is the database's own or cannot be written, and while another copy is made; `path`
+        is then as it was."""
 
     async def close(self) -> None: ...

@@ -14,7 +14,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -141,10 +141,8 @@ async def _busy(platform: str, sim: Any, group: Any, people: list[Any]) -> tuple
         ahead = start + number / RATE - time.perf_counter()
         if ahead > 0:
             await asyncio.sleep(ahead)
-    try:
+    with suppress(TimeoutError):
         await until(lambda: len(acks(platform, sim)) >= before + total, 15.0)
-    except TimeoutError:
-        pass
     found = acks(platform, sim)[before:]
     return found, total - len(found)
 

@@ -145,6 +145,8 @@ def _seen(truth: Truth, turn: Turn, ending: Ending) -> Iterator[str]:
     wanted, found = _wanted(truth, turn, ending), _shown(truth, turn)
     refused = wanted[1] in found
     whole = refused or found in wanted
+    if ending.state == "recalled" and not found:
+        return
     if ending.delivery == "delivered" and not whole:
         yield f"{label} counts as delivered and shows {_diff(found, wanted[0])}"
     if ending.delivery == "undelivered" and whole and wanted[0]:
@@ -190,8 +192,8 @@ def _shown(truth: Truth, turn: Turn) -> str:
 def _body(turn: Turn, bubble: Bubble) -> str:
     body = voice.letters(f"{bubble.text}\n{bubble.small}")
     thought = voice.letters(voice.thoughts_of(_nonce(turn)))
-    while body.startswith(thought):
-        body = body.removeprefix(thought)
+    while body[:1] and body[:1] == thought[:1]:
+        body = body[_first_difference(body, thought) :]
     for key in ("card.continues", "card.superseded"):
         body = body.removesuffix(voice.letters(say(key, turn.new.lang)))
     return body
