@@ -120,6 +120,8 @@ async def ended(house: Any, platform: str, aimed: Aimed, asked: list[Asked]) -> 
     await asyncio.sleep(0.3)  # each of them waits for its first piece by now
     house.clock.leap(SLOW)
     if not aimed.routes & CLOSING:
+        await asyncio.sleep(0.7)
+        house.clock.leap(0.0 if len(aimed.met) == many else SLOW)
         await until(house, lambda: len(aimed.met) == many)
     while len(house.app.lanes):
         house.clock.leap(0.5 if aimed.once else 1.0)

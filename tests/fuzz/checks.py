@@ -250,6 +250,9 @@ def _place(truth: Truth, turn: Turn) -> Iterator[str]:
         if bubble.chat != _chat_of(truth, turn):
             yield f"{label_of(turn)} is answered in another chat"
         question = world.bubbles.get(turn.new.message_id)
+        beside = {"", turn.new.message_id, question.reply_to if question else ""}
+        if bubble.reply_to not in beside and turn.new.message_id:
+            yield f"{label_of(turn)} is answered beside another question"
         if question is not None and not question.recalled and bubble.thread != question.thread:
             yield f"{label_of(turn)} is answered in another topic"
 

@@ -64,7 +64,8 @@ def _spread(options: argparse.Namespace) -> int:
             failed += done.returncode
             words = "all is well" if done.returncode == 0 else "A PROMISE IS BROKEN"
             spent = time.monotonic() - began
-            print(f"{done.stdout}seeds {first[0]}-{sum(first) - 1}: {words}, {spent:.0f} s")
+            print(done.stdout if done.returncode else "", end="")
+            print(f"seeds {first[0]}-{sum(first) - 1}: {words}, {spent:.0f} s")
             sys.stdout.flush()
             if failed >= options.most:
                 pool.shutdown(cancel_futures=True)
