@@ -212,20 +212,27 @@ class Answerer:
         """Go on from the checkpoint of an earlier run where the service can, else from
         the beginning."""
         request = self.asking.request(run.started)
-        earlier = run.turn.checkpoint
-        if earlier and self.asking.continues(request.model):
-            run.reply.add(earlier)
-            run.reply.add_reasoning(run.turn.thoughts)
-            try:
-                await self._stream(run, continued(request, run.turn))
-            except BorderError as error:
-                if run.spoke:
-                    raise
-                log.info("turn %s begins anew: %s", run.turn.id, error)
-                run.reply.restart()
-            else:
-                return
-        await self._stream(run, request)
+        goes_on = bool(run.turn.checkpoint) and self.asking.continues(request.model)
+        if not goes_on or not await self._go_on(run, request):
+            await self._stream(run, request)
+
+    async def _go_on(self, run: _Run, request: ModelRequest) -> bool:
+        """False when the answer must be written anew: also when nothing was added, because
+        an answer that is whole and a service that fails look the same then."""
+        run.reply.add(run.turn.checkpoint)
+        run.reply.add_reasoning(run.turn.thoughts)
+        why = "nothing was added"
+        try:
+            await self._stream(run, continued(request, run.turn))
+        except BorderError as error:
+            if run.spoke:
+                raise
+            why = str(error)
+        if run.reply.text != run.turn.checkpoint:
+            return True
+        log.info("turn %s begins anew: %s", run.turn.id, why)
+        run.reply.restart()
+        return False
 
     async def _stream(self, run: _Run, request: ModelRequest) -> None:
         async with aclosing(self.asking.model.stream(request)) as deltas:

@@ -40,6 +40,9 @@ call of the month."""
 
 HEAR_EVERY = 60.0
 
+HEAR_SECONDS = 2.0
+"""How long the store may take for it; a shutdown does not wait for a store that hangs."""
+
 STALE, SUSPECT_EVERY = 60.0, 600.0
 """Seconds: the age at which a pushed message proves that others were missed, and how often
 that makes us look."""
@@ -89,9 +92,10 @@ class CatchUp:
 
     async def _remember(self, bot: str) -> None:
         try:
-            await self.store.hear(bot, self.clock.time())
-        except StoreError as error:
-            log.warning("not remembered that %s hears: %s", bot, error)
+            async with self.clock.timeout(HEAR_SECONDS):
+                await self.store.hear(bot, self.clock.time())
+        except (StoreError, TimeoutError) as error:
+            log.warning("not remembered that %s hears: %s", bot, str(error) or "timeout")
 
     # ------------------------------------------------------------ after a gap
 

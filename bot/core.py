@@ -64,7 +64,7 @@ class Bot:
         gathering = self._answerer.gathering
         late = turn.kind != "notice" and message.age > self._desk.chat.late
         if late:
-            turn = replace(turn, kind="chat")
+            turn = replace(turn, kind="chat", notice_args={**turn.notice_args, "late": True})
         gathers = turn.kind == "chat" and not late
         event = Event(
             key,
@@ -116,15 +116,11 @@ class Bot:
             self._trails.begin(turn)
             if turn.new.kind == "chat" and turn.state != "refused":
                 self._lanes.run(turn)
-            elif turn.new.kind == "chat" and self._came_late(turn):
+            elif turn.new.kind == "chat" and turn.new.notice_args.get("late"):
                 self._late.add(turn)
             else:
                 self._spawn_tell(turn)
         return len(turns)
-
-    def _came_late(self, turn: Turn) -> bool:
-        """Why this question was refused: the other reason is a full lane."""
-        return turn.seen_at - turn.new.asked_at > self._desk.chat.late
 
     async def drain(self, grace: float) -> None:
         """Let running answers finish for `grace` seconds; the rest is handed over."""

@@ -27,6 +27,12 @@ from bot.trail import Trails
 STORE_SECONDS = 2.0
 """How long the store may take to answer before it counts as broken."""
 
+WRITE_EVERY = 5.0
+"""Seconds for which a write that worked shows that the store works."""
+
+NOBODY = ""
+"""The bot in whose name the store is tried; none has this name."""
+
 SHOWN = 20
 """Turns that the playground's page is told of."""
 
@@ -45,6 +51,7 @@ class Office:
     clock: Clock
     version: str
     started_at: float
+    _written: float = float("-inf")
 
     # ------------------------------------------------------------ health
 
@@ -52,12 +59,21 @@ class Office:
         """As bot.contract.Operator."""
         found = [_red(p.status) for p in self.platforms.values() if not p.status.hearing]
         try:
-            async with asyncio.timeout(STORE_SECONDS):
-                await self.store.conversation("")
+            await self._write()
         except (StoreError, TimeoutError) as error:
             why = str(error) or "timeout"
             found.append(f"存储不可用（{why}） / the store does not work ({why})")
         return found
+
+    async def _write(self) -> None:
+        """A full disk can still be read: only a write shows that the next message could
+        be taken. A good one counts for some seconds, whoever looks how often."""
+        now = self.clock.monotonic()
+        if now - self._written < WRITE_EVERY:
+            return
+        async with asyncio.timeout(STORE_SECONDS):
+            await self.store.hear(NOBODY, self.clock.time())
+        self._written = now
 
     async def metrics(self) -> list[Metric]:
         """As bot.contract.Operator."""
@@ -167,7 +183,11 @@ def _red(status: LinkStatus) -> str:
 
 def _last_state(turn: Turn, moments: tuple[Moment, ...]) -> str:
     """The state decided, or where the turn stands when nothing is."""
-    decided = [moment.detail for moment in moments if moment.what == "decided"]
+    decided = [
+        moment.detail if moment.what == "decided" else moment.what
+        for moment in moments
+        if moment.what in ("decided", "stopped", "recalled")
+    ]
     return decided[-1] if decided else turn.state
 
 

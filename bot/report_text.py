@@ -125,6 +125,7 @@ REASON = {
     "identity_unknown": "why.identity_unknown",
     "own_message": "why.own_message",
     "from_bot": "why.from_bot",
+    "recalled": "why.recalled",
 }
 
 RULE = {

@@ -44,6 +44,12 @@ class Trails:
         elif len(trail) < MOST:
             trail.append(Moment(now, what, detail))
 
+    def learn(self, turn: Turn) -> None:
+        """What the store noted of a turn that was ended while it waited."""
+        trail = self._trails.get(turn.id)
+        if trail is not None and turn.ending is not None:
+            trail += [moment for moment in turn.ending.trail if moment not in trail]
+
     def of(self, turn_id: str) -> tuple[Moment, ...]:
         return tuple(self._trails.get(turn_id, ()))
 

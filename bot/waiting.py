@@ -97,7 +97,10 @@ class WaitingRoom:
             reply = self.replies.make(turn, Snapshot())
         if waits and turn.ended:
             self.moved(turn)
-        if reply is not None and turn.ending is not None:
+        if turn.ending is None:
+            return
+        self.replies.trails.learn(turn)
+        if reply is not None:
             self._tasks.spawn(self.end(turn, reply, turn.ending), name="close waiting")
 
     async def end(self, turn: Turn, reply: Reply, ending: Ending) -> None:

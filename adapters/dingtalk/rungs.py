@@ -213,10 +213,8 @@ class CardRung:
 
     def _closing(self, snapshot: Snapshot, text: str) -> dict[str, str]:
         params = variables(snapshot, self._template)
-        if self._template.flow:
-            status = "5" if snapshot.state == "failed" else "3"
-            params["flowStatus"] = status
         if self._template.flow or not self._taken:
+            params["flowStatus"] = "5" if snapshot.state == "failed" else "3"
             params[self._template.content_key] = text
         return params
 

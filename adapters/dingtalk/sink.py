@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from adapters.dingtalk.api import DingTalkApi
 from adapters.dingtalk.codes import BROKEN_TEMPLATE, MINUTE
 from adapters.dingtalk.place import Journal, Place
-from adapters.dingtalk.rungs import RETRYABLE, CardRung, MessageRung, Rung, end_card
+from adapters.dingtalk.rungs import CardRung, MessageRung, Rung, end_card
 from adapters.dingtalk.settings import DingTalkSettings
 from bot.contract import Charge, Clock, Delivery, Handle, Json, Limits, Save, Snapshot, Step
 from bot.errors import (
@@ -22,6 +22,7 @@ from bot.errors import (
     RateLimited,
     RefusedContent,
     TooBig,
+    Transient,
 )
 from bot.texts import both
 
@@ -217,9 +218,9 @@ class DingTalkSink:
         self._left_tries += 1
         try:
             await end_card(self._api, self._settings.template, self.handle.key)
-        except RETRYABLE:
-            if self._left_tries < LEFT_TRIES:
-                raise
         except BorderError as error:
+            lasting = isinstance(error, AuthError | PermissionDenied | QuotaExhausted)
+            if not lasting and self._left_tries < LEFT_TRIES:
+                raise Transient(f"a card that was given up is open: {error.cause}") from error
             log.warning("a card that was given up stays open: %s", error)
         await self._journal.put(extra=self._journal.note(left_open=None))

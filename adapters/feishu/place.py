@@ -89,6 +89,7 @@ class Place:
         """One message under the key plus `suffix`; returns its id. The intent is on disk,
         with `changes` of the handle, before the call. Without `anywhere`, a recalled
         question is Gone instead of answered in the chat."""
+        doubtful = self.doubtful
         begun = self._journal.handle.extra.get("sending_at") or self._clock.time()
         await self._journal.intend(extra=self._journal.note(sending_at=begun), **changes)
         uuid = f"{self._journal.handle.key}{suffix}"
@@ -97,7 +98,8 @@ class Place:
         except Uncertain:
             raise
         except BorderError:
-            await self._journal.put(extra=self._journal.note(sending_at=None))
+            if not doubtful:  # else an earlier try may have arrived
+                await self._journal.put(extra=self._journal.note(sending_at=None))
             raise
         extra = self._journal.note(sending_at=None)
         await self._journal.put(message_id=sent.message_id, extra=extra)

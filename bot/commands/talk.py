@@ -36,13 +36,14 @@ async def stop(desk: Desk, call: Call) -> str:
         and (everybody or run.turn.new.sender.id == turn.sender.id)
     ]
     lanes = {run.turn.new.lane for run in running} | {turn.lane}
+    ids = {run.turn.id for run in running}
     waiting = 0
     for lane in lanes:
         sender = None if everybody else turn.sender.id
         stopped = await desk.store.stop_waiting(lane, sender)
         for each in stopped:
             desk.waiting.stopped(each)
-        waiting += len(stopped)
+        waiting += sum(each.id not in ids for each in stopped)
     for run in running:
         run.end("stopped")
     return _told(call, bool(running), waiting)

@@ -67,6 +67,7 @@ def check(truth: Truth) -> Iterator[str]:
     yield from _nobodys(truth)
     yield from _open(truth)
     yield from _order(truth)
+    yield from _rules(truth)
 
 
 # ---------------------------------------------------------------- messages
@@ -143,8 +144,9 @@ def _seen(truth: Truth, turn: Turn, ending: Ending) -> Iterator[str]:
             yield f"{label} needs nothing, and has a card"
         return
     wanted, found = _wanted(truth, turn, ending), _shown(truth, turn)
-    refused = wanted[1] in found
-    whole = refused or found in wanted
+    # where a content filter refused a part, or a card took its text and not its note
+    excused = wanted[1] in found or (found == wanted[2] and bool(found))
+    whole = excused or found == wanted[0]
     if ending.state == "recalled" and not found:
         return
     if ending.delivery == "delivered" and not whole:
@@ -155,11 +157,11 @@ def _seen(truth: Truth, turn: Turn, ending: Ending) -> Iterator[str]:
 
 
 def _wanted(truth: Truth, turn: Turn, ending: Ending) -> tuple[str, ...]:
-    """What may be seen of the ending; the second stands for a part that a content filter
-    refused."""
+    """What is to be seen of the ending; what stands for a part that a content filter refused;
+    and the text alone."""
     ref = turn.handles[0].key[:8] if turn.handles else turn.id[:8]
     text = voice.letters(ending.text) + voice.letters(ending.note) + voice.letters(ending.footer)
-    return text, voice.letters(both("error.content", ref=ref))
+    return text, voice.letters(both("error.content", ref=ref)), voice.letters(ending.text)
 
 
 def _diff(found: str, wanted: str) -> str:
@@ -270,7 +272,7 @@ def _nobodys(truth: Truth) -> Iterator[str]:
 
 def _open(truth: Truth) -> Iterator[str]:
     for platform, bubble in truth.bubbles():
-        if bubble.streaming:
+        if bubble.streaming and not truth.town.given_up:
             owner = truth.turns.get(truth.claimed.get(bubble.id, ""))
             whose = label_of(owner) if owner else "nobody"
             yield f"the card {platform} {bubble.id[:12]} of {whose} is still open"
@@ -287,6 +289,18 @@ def _order(truth: Truth) -> Iterator[str]:
             before = lanes[lane][-1][1]
             yield f"{label_of(truth.turns[id_])} ended before {label_of(before)}"
         lanes[lane].append((ended_at, truth.turns[id_]))
+
+
+FORCED = "a frame after the last one"
+"""A rule that a process breaks which does not know that its predecessor ended the card."""
+
+
+def _rules(truth: Truth) -> Iterator[str]:
+    """What the platforms forbid was not done."""
+    for platform in BOTS:
+        for words in truth.town.sim(platform).violations:
+            if not (FORCED in words and truth.town.restarts):
+                yield f"{platform}: {words}"
 
 
 # ---------------------------------------------------------------- for the trace

@@ -85,6 +85,7 @@ class House(Town):
         loop = self.loops.add(self._burnt)
         disk = Disk(self.folder / "queqiao.db", self.clock.time, self._rng)
         process = self.bot = Process(loop, disk)
+        self.restarts += 1
         self.tell("the bot starts")
         process.main = loop.create_task(self._main(process))
 

@@ -10,6 +10,7 @@ killed: nothing in it is tidied up.
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import selectors
 import time
@@ -106,13 +107,15 @@ class SimLoop(asyncio.SelectorEventLoop):
         os.close(null)
 
 
+GRAVEYARD: list[SimLoop] = []
+
+
 @dataclass
 class Loops:
     """All loops that live, in the order in which they run."""
 
     now: Now = field(default_factory=Now)
     live: list[SimLoop] = field(default_factory=list)
-    dead: list[SimLoop] = field(default_factory=list)
 
     def add(self, died: Callable[[], None] = lambda: None) -> SimLoop:
         loop = SimLoop(self.now, died)
@@ -120,9 +123,11 @@ class Loops:
         return loop
 
     def bury(self, loop: SimLoop) -> None:
-        """Run it never again. It is kept: to forget it would run its `finally` blocks."""
+        """Run it never again. Nothing of it may be collected: that would run its `finally`
+        blocks."""
+        gc.disable()
         self.live.remove(loop)
-        self.dead.append(loop)
+        GRAVEYARD.append(loop)
 
     def run(self, until: Callable[[], bool], *, real_seconds: float = 300.0) -> None:
         """Let time pass until `until()`. Raises Stuck."""

@@ -65,6 +65,7 @@ class Machine(Town):
             await self.clock.sleep(at - self.time)
             self.act(action)
         await self.clock.sleep(dies_at - self.time)
+        self.restarts += 1
         self.tell("kill -9")
         self._bot.kill()
         await self._until(lambda: not self.feishu.links and not self.dingtalk.links, 10.0)

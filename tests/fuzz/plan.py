@@ -10,7 +10,9 @@ from typing import Any
 import refusals
 
 from adapters.playground.deepseek import Trouble
+from adapters.playground.dingtalk import wire as dingtalk
 from adapters.playground.faults import Fault
+from adapters.playground.feishu import wire as feishu
 
 BUSY = 60.0
 """Seconds in which people write and things go wrong."""
@@ -108,15 +110,19 @@ def _knobs(rng: Random) -> dict[str, Any]:
 
 def _messages(rng: Random, least: int = 2) -> list[Message]:
     out: list[Message] = []
+    crowd = rng.random() < 0.15
     for number in range(rng.randint(least, 8)):
         platform = rng.choice(PLATFORMS)
         places = ("p2p", "group", "topic") if platform == "feishu" else ("p2p", "group")
         nonce = f"n{rng.getrandbits(16):04x}{number:02d}{rng.choice('ab')}z"
         place = rng.choice(places)
+        person = rng.randrange(3)
+        if out and crowd:
+            platform, place, person = out[0].platform, out[0].place, out[0].person
         earlier = [m.number for m in out if (m.platform, m.place) == (platform, place)]
         thread = rng.choice(earlier) if place == "topic" and earlier and rng.random() < 0.6 else -1
         times = rng.choice((1, 1, 1, 2, 3))
-        out.append(Message(number, platform, place, rng.randrange(3), nonce, times, thread))
+        out.append(Message(number, platform, place, person, nonce, times, thread))
     return out
 
 
@@ -229,20 +235,26 @@ def _moods(rng: Random) -> Iterator[Action]:
         yield Action(round(rng.uniform(0, BUSY), 2), words, "refuse", (code, seconds))
 
 
+_FATAL = (
+    *(f"feishu {route}" for route in (feishu.REPLY, feishu.CARD_CREATE, feishu.CARD_CONTENT)),
+    *(f"feishu {route}" for route in (feishu.CARD_UPDATE, feishu.CARD_SETTINGS)),
+    *(f"dingtalk {route}" for route in (*refusals.DINGTALK_CARDS, dingtalk.WEBHOOK)),
+)
+"""Calls that a kill waits for: those of most replies."""
+
+
 def _deaths(rng: Random) -> Iterator[Action]:
     """Kills at a moment, at a number of turns of the loop behind it, or at a call."""
     for _ in range(rng.choice((0, 1, 1, 2, 3))):
         at = round(rng.uniform(0, BUSY), 3)
-        down = rng.choice((0.1, 1.0, 5.0, 20.0, 70.0, 2500.0 if rng.random() < 0.1 else 3.0))
+        down = 2500.0 if rng.random() < 0.06 else rng.choice((0.1, 1.0, 5.0, 20.0, 70.0))
         how = rng.choice(("now", "turns", "turns", "call", "call", "end"))
         if how == "turns":
             turns = rng.randint(1, 60)
             words = f"kill -9 after {turns} more turns of the loop, back after {down} s"
             yield Action(at, words, "kill", (down, turns, ""))
         elif how == "call":
-            platform = rng.choice(PLATFORMS)
-            hot = [r for r in getattr(refusals, platform.upper()) if r in _HOT]
-            route = f"{platform} {rng.choice(hot)}"
+            route = rng.choice(_FATAL)
             words = f"kill -9 when {route} has arrived, back after {down} s"
             yield Action(at, words, "kill", (down, 0, route))
         elif how == "end":

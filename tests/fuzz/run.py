@@ -9,7 +9,6 @@ and killed with SIGKILL. Prints the story of each seed that breaks a promise, an
 from __future__ import annotations
 
 import argparse
-import gc
 import os
 import subprocess
 import sys
@@ -90,7 +89,6 @@ def _piece(options: argparse.Namespace, seed: int, runs: int) -> subprocess.Comp
 
 
 def _play(options: argparse.Namespace) -> int:
-    gc.disable()
     failed = 0
     for seed in range(options.seed, options.seed + options.runs):
         story = tell_real(plans.make_short(seed)) if options.real else tell(plans.make(seed))

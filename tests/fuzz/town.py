@@ -77,6 +77,7 @@ class Town(ABC):
         self.said: list[Spoken] = []
         self.wrong: list[str] = []
         self.recalled: set[str] = set()
+        self.restarts = -1
         self.feishu = FeishuSim(clock, seed=plan.seed)
         self.dingtalk = DingTalkSim(clock, seed=plan.seed)
         self.deepseek = DeepSeekSim(clock, seed=plan.seed)
@@ -111,6 +112,11 @@ class Town(ABC):
 
     def tell(self, words: str) -> None:
         self.trace.append((self.time, words))
+
+    @property
+    def given_up(self) -> bool:
+        """Whether the app itself was refused the calls that close a card."""
+        return any("given up stays open" in words for _, words in self.trace)
 
     def blame(self, words: str) -> None:
         if words not in self.wrong:
@@ -172,7 +178,8 @@ class Town(ABC):
                 left = json.loads(extra).get("left") or []
                 ids = {message, card, *([left] if isinstance(left, str) else left)}
                 bubbles = self.sim(platform).world.bubbles
-                if any(id_ in bubbles and bubbles[id_].streaming for id_ in ids):
+                open_still = any(id_ in bubbles and bubbles[id_].streaming for id_ in ids)
+                if open_still and not self.given_up:
                     self.blame(f"a {platform} card of turn {turn[:8]} is open 30 s after its end")
 
     def query(self, statement: str, *values: Any) -> list[Any]:
