@@ -24,6 +24,7 @@ from adapters.playground.dingtalk.link import MESSAGES
 from adapters.playground.faults import Fault
 from adapters.playground.feishu import FeishuSim
 from adapters.playground.feishu.events import received
+from adapters.playground.offers import drop_half_open
 from adapters.playground.view import Bubble
 from bot.contract import Clock, TurnStore
 
@@ -171,9 +172,11 @@ class Town(ABC):
             self.tell(f"    {platform} {_short(bubble.id)} {bubble.kind} {state}, {words}")
 
     async def _look(self) -> None:
-        """No card is open 30 s after its turn ended."""
+        """No card is open 30 s after its turn ended. And what platforms do by themselves."""
         while True:
             await self.clock.sleep(10.0)
+            drop_half_open(self.feishu)
+            drop_half_open(self.dingtalk)
             for turn, platform, message, card, extra in self.query(_ENDED, self.clock.time() - 30):
                 left = json.loads(extra).get("left") or []
                 ids = {message, card, *([left] if isinstance(left, str) else left)}
