@@ -1,0 +1,133 @@
+"""The growing reply against a card of its own, in virtual time: when it is shown, and that
+the newest wins."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from dataclasses import dataclass, field
+
+from adapters.playground.clock import VirtualClock
+from bot.contract import Charge, Delivery, Handle, Limits, Snapshot, Step
+from bot.errors import RateLimited, Transient
+from bot.pace import Pacer
+from bot.reply import Reply
+
+PACE = 0.3
+
+
+@dataclass
+class Card:
+    """A sink whose calls take `seconds` and fail as ordered."""
+
+    clock: VirtualClock
+    seconds: float = 0.0
+    failures: list[Exception] = field(default_factory=list)
+    shown: list[tuple[float, str]] = field(default_factory=list)
+    opened: list[float] = field(default_factory=list)
+    finished: list[Snapshot] = field(default_factory=list)
+    flying: int = 0
+    crowded: bool = False
+    limits: Limits = field(default_factory=lambda: Limits(PACE, 10_000))
+    handle: Handle = field(default_factory=lambda: Handle("k"))
+
+    def charges(self, step: Step) -> tuple[Charge, ...]:
+        return ()
+
+    async def _call(self) -> None:
+        self.flying += 1
+        self.crowded |= self.flying > 1
+        try:
+            if self.seconds:
+                await self.clock.sleep(self.seconds)
+            if self.failures:
+                raise self.failures.pop(0)
+        finally:
+            self.flying -= 1
+
+    async def open(self, snapshot: Snapshot) -> None:
+        await self._call()
+        self.opened.append(self.clock.monotonic())
+
+    async def show(self, snapshot: Snapshot) -> None:
+        await self._call()
+        self.shown.append((self.clock.monotonic(), snapshot.text))
+
+    async def finish(self, snapshot: Snapshot) -> Delivery:
+        await self._call()
+        self.finished.append(snapshot)
+        return Delivery("delivered", "m")
+
+
+def reply_on(card: Card) -> Reply:
+    clock = card.clock
+    return Reply(lambda part: card, Pacer(clock), clock, Snapshot(status="…"), lambda *_: None)
+
+
+async def speak(reply: Reply, clock: VirtualClock, chunks: int, every: float) -> None:
+    for number in range(chunks):
+        reply.add(f"{number} ")
+        await clock.advance(every)
+
+
+async def test_the_first_text_comes_within_a_pace_of_the_first_chunk() -> None:
+    clock = VirtualClock(settle=0.0)
+    card = Card(clock)
+    reply = reply_on(card)
+    reply.start()
+    await clock.advance(2.0)
+    assert card.opened == [0.0] and not card.shown
+    first = clock.monotonic()
+    await speak(reply, clock, 400, 0.02)
+    assert card.shown[0][0] - first <= PACE
+    times = [at for at, _ in card.shown]
+    assert all(b - a >= PACE - 1e-6 for a, b in itertools.pairwise(times))
+    assert len(times) >= 400 * 0.02 / PACE * 0.8
+    await reply.close(Snapshot(state="answered"))
+    assert card.finished[-1].text == "".join(f"{n} " for n in range(400))
+
+
+async def test_every_text_grows_from_the_one_before_and_none_is_sent_twice() -> None:
+    clock = VirtualClock(settle=0.0)
+    card = Card(clock, seconds=0.7)
+    reply = reply_on(card)
+    reply.start()
+    await speak(reply, clock, 200, 0.05)
+    texts = [text for _, text in card.shown]
+    assert all(b.startswith(a) and a != b for a, b in itertools.pairwise(texts))
+    closing = asyncio.ensure_future(reply.close(Snapshot(state="answered")))
+    await clock.advance(5.0)
+    assert (await closing) == Delivery("delivered", "m")
+    assert not card.crowded, "one call in flight"
+
+
+async def test_a_failed_update_loses_nothing_and_the_next_holds_it_all() -> None:
+    clock = VirtualClock(settle=0.0)
+    card = Card(clock, failures=[Transient("x"), RateLimited("y", retry_after=0.5)])
+    reply = reply_on(card)
+    reply.start()
+    await clock.advance(1.0)
+    await speak(reply, clock, 50, 0.05)
+    assert card.shown and card.shown[-1][1].startswith("0 1 2 ")
+    await reply.close(Snapshot(state="answered"))
+    assert card.finished[-1].text == "".join(f"{n} " for n in range(50))
+
+
+async def test_a_final_is_repeated_until_it_is_proven_and_no_longer_than_it_may() -> None:
+    clock = VirtualClock(settle=0.0)
+    card = Card(clock, failures=[])
+    reply = reply_on(card)
+    reply.add("all of it")
+    card.failures = [Transient("down")] * 3
+    closing = asyncio.ensure_future(reply.close(Snapshot(state="answered")))
+    await clock.advance(30.0)
+    assert (await closing) == Delivery("delivered", "m")
+
+    card.failures = [Transient("down")] * 100
+    again = reply_on(card)
+    again.add("all of it")
+    start = clock.monotonic()
+    closing = asyncio.ensure_future(again.close(Snapshot(state="answered"), patience=20.0))
+    await clock.advance(21.0)
+    assert (await closing) is None and isinstance(again.failure, Transient)
+    assert clock.monotonic() - start <= 21.0
