@@ -49,6 +49,7 @@ class Trails:
         trail = self._trails.get(turn.id)
         if trail is not None and turn.ending is not None:
             trail += [moment for moment in turn.ending.trail if moment not in trail]
+            trail.sort(key=lambda moment: moment.at)
 
     def of(self, turn_id: str) -> tuple[Moment, ...]:
         return tuple(self._trails.get(turn_id, ()))

@@ -80,7 +80,7 @@ class LeapingClock(SystemClock):
         while not (value := until()):
             assert self.monotonic() < end, f"not within {most} s"
             self.leap(step)
-            await asyncio.sleep(0.02)
+            await asyncio.sleep(0.01)
         return value
 
 

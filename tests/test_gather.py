@@ -174,7 +174,7 @@ async def test_stop_while_it_gathers(house: Any) -> None:
 
 
 async def test_pictures_behind_a_running_answer_wait_for_their_line(house: Any) -> None:
-    house.deepseek.script("慢", ["慢答"], first=30.0)
+    house.deepseek.script("慢", ["慢答"], first=8.0)
     house.deepseek.script("这些", ["图答"])
     await house.start()
     room = house.room("feishu")

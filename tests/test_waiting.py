@@ -32,7 +32,7 @@ def waits(room: Any, ahead: int) -> Any:
 async def test_the_position_is_shown_and_its_card_becomes_the_answer(
     house: Any, platform: str
 ) -> None:
-    house.deepseek.script("长", ["长", "答"], first=60.0)
+    house.deepseek.script("长", ["长", "答"], first=10.0)
     house.deepseek.script("短", ["短答"])
     await house.start()
     room = house.room(platform)
@@ -53,7 +53,7 @@ async def test_the_position_is_shown_and_its_card_becomes_the_answer(
 
 async def test_the_position_goes_down(house: Any) -> None:
     for number in range(4):
-        house.deepseek.script(f"问{number}", [f"答{number}"], first=30.0)
+        house.deepseek.script(f"问{number}", [f"答{number}"], first=8.0)
     await house.start()
     room = house.room("feishu")
     for number in range(4):
@@ -70,7 +70,7 @@ async def test_the_position_goes_down(house: Any) -> None:
 
 
 async def test_a_command_moves_nobody_up(house: Any) -> None:
-    house.deepseek.script("问", ["答"], first=60.0)
+    house.deepseek.script("问", ["答"], first=10.0)
     await house.start()
     room = house.room("feishu")
     for number in range(3):
@@ -84,7 +84,7 @@ async def test_a_command_moves_nobody_up(house: Any) -> None:
 
 async def test_one_taken_out_of_the_middle_moves_those_behind_up(house: Any) -> None:
     """Also one that has no card yet."""
-    house.deepseek.script("问", ["答"], first=60.0)
+    house.deepseek.script("问", ["答"], first=10.0)
     await house.start()
     room = house.room("feishu")
     await room.say("问0")
@@ -109,7 +109,7 @@ async def test_a_mark_while_waiting_and_none_afterwards(house: Any) -> None:
 
 
 async def test_a_mark_does_not_outlive_the_process(house: Any) -> None:
-    house.deepseek.script("问", ["答"], first=60.0)
+    house.deepseek.script("问", ["答"], first=10.0)
     await house.start()
     room = house.room("feishu")
     await room.say("问0")
@@ -122,7 +122,7 @@ async def test_a_mark_does_not_outlive_the_process(house: Any) -> None:
 
 async def test_without_cards_nothing_is_said_about_waiting(house: Any) -> None:
     house.dingtalk_keys["card_template_id"] = ""
-    house.deepseek.script("问", ["答"], first=60.0)
+    house.deepseek.script("问", ["答"], first=10.0)
     await house.start()
     room = house.room("dingtalk")
     await room.say("问0")
@@ -144,7 +144,7 @@ async def test_without_cards_nothing_is_said_about_waiting(house: Any) -> None:
 async def test_a_waiting_card_that_cannot_be_opened(house: Any) -> None:
     """The answer comes all the same."""
     house.feishu.policy.missing_scopes = {"cardkit:card:write"}
-    house.deepseek.script("问", ["答"], first=30.0)
+    house.deepseek.script("问", ["答"], first=8.0)
     await house.start()
     room = house.room("feishu")
     await room.say("问0")
@@ -156,7 +156,7 @@ async def test_a_waiting_card_that_cannot_be_opened(house: Any) -> None:
 
 
 async def test_a_waiting_card_goes_on_after_a_restart(house: Any) -> None:
-    house.deepseek.script("问0", ["答0"], first=60.0)
+    house.deepseek.script("问0", ["答0"], first=10.0)
     house.deepseek.script("问1", ["答1"])
     await house.start()
     room = house.room("feishu")
@@ -208,7 +208,7 @@ async def test_one_person_does_not_wait_for_another_in_a_group(house: Any, platf
 
 async def test_a_whole_chat_in_order_by_setting(house: Any) -> None:
     house.chat = replace(house.chat, lane="chat")
-    house.deepseek.script("慢", ["慢答"], first=30.0)
+    house.deepseek.script("慢", ["慢答"], first=8.0)
     house.deepseek.script("快", ["快答"])
     await house.start()
     room = house.room("feishu", "group")
@@ -234,7 +234,7 @@ async def test_a_whole_chat_in_order_by_setting(house: Any) -> None:
 async def test_a_hung_model_is_cut_and_the_lane_goes_on(
     house: Any, limit: str, trouble: Trouble
 ) -> None:
-    house.model_keys[limit] = 40.0
+    house.model_keys[limit] = 15.0
     house.deepseek.script("挂", ["半", "句"])
     house.deepseek.script("好", ["好答"])
     house.deepseek.order(trouble, times=1)
@@ -251,7 +251,7 @@ async def test_a_hung_model_is_cut_and_the_lane_goes_on(
 
 
 async def test_an_answer_that_never_ends_is_cut(house: Any) -> None:
-    house.model_keys["whole"] = 100.0
+    house.model_keys["whole"] = 20.0
     house.deepseek.script("无尽", ["字"] * 400, pace=1.0)
     house.deepseek.script("好", ["好答"])
     await house.start()

@@ -20,6 +20,7 @@ from plan import Plan
 from town import Town
 
 from bot.contract import Turn
+from bot.late import named_in
 
 EXPECTED = ("final cannot be delivered", "store refused")
 """Errors in the log that the faults force."""
@@ -83,7 +84,7 @@ async def _play_house(house: House, story: Story) -> None:
         house.start()
         await house.rest()
         truth = await _checked(house, story, "after a re-send and a restart: ")
-        stuck = [turn for turn in truth.turns.values() if _stuck(house, turn)]
+        stuck = [turn for turn in truth.turns.values() if _stuck(house, truth, turn)]
         story.wrong += [f"sent again in vain: {checks.label_of(turn)}" for turn in stuck]
     await house.close()
 
@@ -109,16 +110,18 @@ async def _checked(town: Town, story: Story, when: str = "") -> Truth:
 async def _send_again(house: House, truth: Truth) -> None:
     """The operator's action for what was not delivered."""
     for turn in truth.turns.values():
-        if _stuck(house, turn):
+        if _stuck(house, truth, turn):
             said = await house.on_bot(lambda app, id_=turn.id: app.office.resend(id_))
             house.tell(f"* the operator sends {turn.id[:8]} again: {said}")
 
 
-def _stuck(house: House, turn: Turn) -> bool:
-    """Undelivered, and not because the question was taken back."""
+def _stuck(house: House, truth: Truth, turn: Turn) -> bool:
+    """Undelivered, and not because a question was taken back."""
     ending = turn.ending
-    undelivered = ending is not None and ending.delivery == "undelivered"
-    return undelivered and turn.new.message_id not in house.recalled
+    if ending is None or ending.delivery != "undelivered":
+        return False
+    asked = [turn, *(truth.turns[id_] for id_ in named_in(turn) if id_ in truth.turns)]
+    return not any(one.new.message_id in house.recalled for one in asked)
 
 
 # ---------------------------------------------------------------- what is told
