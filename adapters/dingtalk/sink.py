@@ -161,24 +161,29 @@ class DingTalkSink:
         return delivery
 
     async def _deliver(self, snapshot: Snapshot) -> Delivery:
+        shown = snapshot
         while True:
             try:
-                return await self._rung.finish(snapshot)
+                return await self._rung.finish(shown)
             except RefusedContent as error:
                 log.warning("text refused by the content filter: %s", error)
-                return await self._rung.finish(self._neutral(snapshot))
-            except RateLimited as error:
-                if not self._closed_for_long(error):
+                if shown is not snapshot:
+                    await self._step_down(error)
+                shown = self._neutral(snapshot)
+            except BorderError as error:
+                if not self._hopeless(error, shown):
                     raise
-                await self._step_down(error)
-            except TooBig as error:
-                if len(snapshot.text.encode()) > CUTTABLE:
-                    raise
-                await self._step_down(error)
-            except REFUSED as error:
                 await self._step_down(error)
             finally:
                 self._learn()
+
+    def _hopeless(self, error: BorderError, snapshot: Snapshot) -> bool:
+        """Whether this rung will not show it, and the next one may."""
+        if isinstance(error, RateLimited):
+            return self._closed_for_long(error)
+        if isinstance(error, TooBig):
+            return len(snapshot.text.encode()) <= CUTTABLE
+        return isinstance(error, REFUSED)
 
     def _learn(self) -> None:
         if isinstance(self._rung, CardRung):

@@ -56,6 +56,7 @@ class CardKit:
         self._streams_since = float("-inf")
         self._invisible = 0
         self._closed_with: Card | None = None
+        self._given_up = ""
         self.plainly = False
 
     @property
@@ -65,7 +66,7 @@ class CardKit:
 
     @property
     def _card(self) -> str:
-        return self._journal.handle.card_id
+        return self._given_up or self._journal.handle.card_id
 
     @property
     def _on_screen(self) -> bool:
@@ -216,14 +217,20 @@ class CardKit:
         except Bug as error:
             log.warning("streaming mode closes by itself: %s", error)
 
-    async def leave(self) -> None:
-        """Stop the animation of a card that is given up; best effort."""
+    async def leave(self) -> bool:
+        """Stop the animation of a card that is given up; whether it stands still now."""
+        self._given_up = self._card
         if not self._card:
-            return
+            return True
         try:
-            await self._settings({"streaming_mode": False})
+            await self.stop_typing()
         except BorderError:
-            return
+            return False
+        return True
+
+    async def stop_typing(self) -> None:
+        """End the streaming mode. Raises BorderError."""
+        await self._settings({"streaming_mode": False})
 
     async def _confirm(self, write: Awaitable[None]) -> None:
         """A last write; one that the card says it has had counts (design.md 5)."""

@@ -12,7 +12,17 @@ from adapters.feishu.codes import SCOPE_MISSING
 from adapters.feishu.place import Journal, Place
 from adapters.feishu.whole import OneMessage, PatchCard
 from bot.contract import Charge, Clock, Delivery, Handle, Json, Limits, Save, Snapshot, Step
-from bot.errors import BorderError, Bug, Gone, PermissionDenied, RefusedContent, TooBig
+from bot.errors import (
+    AuthError,
+    BorderError,
+    Bug,
+    Gone,
+    PermissionDenied,
+    QuotaExhausted,
+    RefusedContent,
+    TooBig,
+    Transient,
+)
 from bot.texts import both
 
 log = logging.getLogger(__name__)
@@ -21,6 +31,9 @@ RUNGS = ("cardkit", "patch", "text")
 
 SKIP_SECONDS = 600.0
 """How long a rung is skipped after a missing permission refused it."""
+
+LEFT_TRIES = 4
+"""How often a card that was given up is tried to be closed."""
 
 CUTTABLE = 2000
 """Bytes up to which nobody cuts a text: a rung that finds so little too big is given up."""
@@ -68,6 +81,8 @@ class FeishuSink:
         self._pace, self._attempt = pace, attempt
         self._journal = Journal(handle, save)
         self._place = Place(api, clock, address, self._journal)
+        self._left: CardKit | None = None
+        self._left_tries = 0
         self._rung = self._make(handle.rung if handle.rung in RUNGS else skips.first())
 
     def _make(self, name: str) -> Rung:
@@ -110,16 +125,39 @@ class FeishuSink:
     async def finish(self, snapshot: Snapshot) -> Delivery:
         if self._unopened:
             self._rung = self._make("patch")
+        delivery = await self._deliver(snapshot)
+        await self._close_left()
+        return delivery
+
+    async def _deliver(self, snapshot: Snapshot) -> Delivery:
+        shown = snapshot
         while True:
             try:
-                return await self._finish_plainly_if_refused(snapshot)
+                return await self._finish_plainly_if_refused(shown)
             except RefusedContent as error:
                 log.warning("text refused by the content filter: %s", error)
-                return await self._rung.finish(self._neutral(snapshot))
+                if shown is not snapshot:
+                    await self._step_down(error)
+                shown = self._neutral(snapshot)
             except BorderError as error:
-                if not self._hopeless(error, snapshot):
+                if not self._hopeless(error, shown):
                     raise
                 await self._step_down(error)
+
+    async def _close_left(self) -> None:
+        """The answer stands below a card that was given up: end that one's animation too.
+        What may pass is tried again with the next finish(), a few times."""
+        if self._left is None:
+            return
+        self._left_tries += 1
+        try:
+            await self._left.stop_typing()
+        except BorderError as error:
+            lasting = isinstance(error, AuthError | PermissionDenied | QuotaExhausted)
+            if not lasting and self._left_tries < LEFT_TRIES:
+                raise Transient(f"a card that was given up is open: {error.cause}") from error
+            log.warning("a card that was given up stays open: %s", error)
+        self._left = None
 
     def _hopeless(self, error: BorderError, snapshot: Snapshot) -> bool:
         """Whether this rung will never show it, and the next one may."""
@@ -156,7 +194,8 @@ class FeishuSink:
         if name == RUNGS[-1]:
             raise error
         log.warning("rung %s given up: %s", name, error)
-        await self._rung.leave()
+        if isinstance(self._rung, CardKit) and not await self._rung.leave():
+            self._left = self._rung
         self._rung = self._make(RUNGS[RUNGS.index(name) + 1])
         extra = self._journal.note(left=self._left_behind() or None, sending_at=None)
         await self._journal.put(rung=self._rung.name, card_id="", message_id="", extra=extra)

@@ -80,9 +80,6 @@ class PatchCard:
                 await self._replace(snapshot)
         return Delivery("delivered", self._message)
 
-    async def leave(self) -> None:
-        """A card without animation needs no closing."""
-
 
 class OneMessage:
     """A post, or a text when the post is refused; only finish() shows anything."""
@@ -121,6 +118,3 @@ class OneMessage:
             await self._place.post("-t", "post", post(snapshot), anywhere=anywhere, rung=self.name)
         except Bug:
             await self._place.post("-t", "text", text(snapshot), anywhere=anywhere)
-
-    async def leave(self) -> None:
-        """Nothing is open."""
