@@ -160,7 +160,9 @@ def _wanted(truth: Truth, turn: Turn, ending: Ending) -> tuple[str, ...]:
     """What is to be seen of the ending; what stands for a part that a content filter refused;
     and the text alone."""
     ref = turn.handles[0].key[:8] if turn.handles else turn.id[:8]
-    text = voice.letters(ending.text) + voice.letters(ending.note) + voice.letters(ending.footer)
+    lang, over = turn.new.lang, ending.state in ("stopped", "recalled")
+    note = ending.note or (say(f"card.{ending.state}", lang) if over else "")
+    text = voice.letters(ending.text) + voice.letters(note) + voice.letters(ending.footer)
     return text, voice.letters(both("error.content", ref=ref)), voice.letters(ending.text)
 
 
@@ -210,6 +212,8 @@ def _bubble(
         if id_ and id_ in world.bubbles:
             found: Bubble = world.bubbles[id_]
             return None if found.recalled else found
+    if "sending_at" in handle.extra:
+        return _stray(truth, turn)
     if handle.rung not in ("webhook", "openapi"):
         return None
     sure = turn.ending is not None and turn.ending.delivery == "delivered"
@@ -217,6 +221,14 @@ def _bubble(
         free = bubble.id not in truth.claimed and bubble.author.startswith("bot:")
         fits = [w for w in wanted if _fits(w, before, _body(turn, bubble), sure)]
         if free and bubble.kind == "text" and fits and _body(turn, bubble):
+            return bubble
+    return None
+
+
+def _stray(truth: Truth, turn: Turn) -> Bubble | None:
+    """A reply on Feishu that may have arrived."""
+    for bubble in truth.town.feishu.bot_bubbles(_chat_of(truth, turn)):
+        if bubble.id not in truth.claimed and bubble.reply_to == turn.new.message_id:
             return bubble
     return None
 

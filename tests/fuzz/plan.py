@@ -247,7 +247,7 @@ def _deaths(rng: Random) -> Iterator[Action]:
     """Kills at a moment, at a number of turns of the loop behind it, or at a call."""
     for _ in range(rng.choice((0, 1, 1, 2, 3))):
         at = round(rng.uniform(0, BUSY), 3)
-        down = 2500.0 if rng.random() < 0.06 else rng.choice((0.1, 1.0, 5.0, 20.0, 70.0))
+        down = 2500.0 if rng.random() < 0.06 else rng.choice((0.7, 1.0, 5.0, 20.0, 70.0))
         how = rng.choice(("now", "turns", "turns", "call", "call", "end"))
         if how == "turns":
             turns = rng.randint(1, 60)
