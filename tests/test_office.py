@@ -180,6 +180,8 @@ async def test_the_moments_of_a_turn_live_and_after_a_restart(house: Any, platfo
     room = house.room(platform)
     message = await room.say("问")
     await room.growing("一")
+    trails = house.app.replies.trails
+    await until(house, lambda: "shown" in [m.what for _, all_ in trails.recent() for m in all_])
     (turn,) = (await house.app.office.live())["turns"]
     assert (turn["state"], turn["message_id"]) == ("running", message)
     in_order(turn["moments"], ["claimed", "acked", "opened", "shown"])

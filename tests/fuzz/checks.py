@@ -216,13 +216,15 @@ def _bubble(
         return _stray(truth, turn)
     if handle.rung not in ("webhook", "openapi"):
         return None
+    nonce, found = _nonce(turn), []
     sure = turn.ending is not None and turn.ending.delivery == "delivered"
     for bubble in world.in_chat(_chat_of(truth, turn)):
         free = bubble.id not in truth.claimed and bubble.author.startswith("bot:")
-        fits = [w for w in wanted if _fits(w, before, _body(turn, bubble), sure)]
+        fits = any(_fits(w, before, _body(turn, bubble), sure) for w in wanted)
         if free and bubble.kind == "text" and fits and _body(turn, bubble):
-            return bubble
-    return None
+            found.append(bubble)
+    mine = [bubble for bubble in found if nonce and nonce in bubble.text]
+    return next(iter(mine or found), None)
 
 
 def _stray(truth: Truth, turn: Turn) -> Bubble | None:
