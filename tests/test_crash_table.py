@@ -40,8 +40,8 @@ async def stored(house: Any, platform: str, message: str, true: Callable[[Turn],
             turn: Turn | None = await house.turn(platform, message)
             if turn is not None and true(turn):
                 return turn
-            house.clock.leap(0.2)
-            await asyncio.sleep(0.02)
+            house.clock.leap(0.25)
+            await asyncio.sleep(0.01)
 
 
 async def hurried(house: Any, platform: str, message: str) -> Turn:
@@ -52,8 +52,8 @@ async def hurried(house: Any, platform: str, message: str) -> Turn:
 async def no_double(house: Any, room: Any) -> None:
     """Nothing more comes of it, whatever the platform sends again."""
     count, asked = len(room.answers()), len(house.deepseek.requests)
-    for _ in range(8):
-        house.clock.leap(4.0)
+    for _ in range(4):
+        house.clock.leap(8.0)
         await asyncio.sleep(0.03)
     assert (len(room.answers()), len(house.deepseek.requests)) == (count, asked)
     assert house.complaints(paced=False) == []

@@ -122,7 +122,7 @@ async def test_a_mark_does_not_outlive_the_process(house: Any) -> None:
 
 async def test_without_cards_nothing_is_said_about_waiting(house: Any) -> None:
     house.dingtalk_keys["card_template_id"] = ""
-    house.deepseek.script("问", ["答"], first=10.0)
+    house.deepseek.script("问", ["答"], first=60.0)
     await house.start()
     room = house.room("dingtalk")
     await room.say("问0")
