@@ -10,10 +10,10 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+from deeds import Deeds
 from disk import Disk
 from looping import Loops, SimClock, SimLoop
 from plan import BUSY, Plan
-from town import Town
 
 from bot.app import App
 from bot.contract import TurnStore
@@ -37,7 +37,7 @@ class Process:
     main: asyncio.Task[None] | None = None
 
 
-class House(Town):
+class House(Deeds):
     """The bot is a loop of its own, which can be killed at any turn."""
 
     def __init__(self, plan: Plan, folder: Path) -> None:

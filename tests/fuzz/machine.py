@@ -10,9 +10,9 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+from deeds import Deeds
 from house import of
 from plan import Plan
-from town import Town
 
 from bot.clock import SystemClock
 from bot.contract import TurnStore
@@ -26,7 +26,7 @@ PATIENCE = 60.0
 """Seconds, after the last kill, in which everything must have come to rest."""
 
 
-class Machine(Town):
+class Machine(Deeds):
     """Each third of the plan's actions happens within SPAN seconds, in which it is killed."""
 
     SPAN = 2.5
@@ -47,6 +47,7 @@ class Machine(Town):
         file.touch(mode=0o600)
         file.write_text(self._settings())
         self._bot = BotProcess(file, self.folder)
+        self.restarts = 0
         self._keeper = asyncio.create_task(self._bot.keep())
         for number in range(ROUNDS):
             await self._round(self.plan.actions[number::ROUNDS])
