@@ -127,7 +127,7 @@ class Answerer:
 
     async def _answer(self, running: Running) -> Turn | None:
         turn = running.turn
-        waited = self.waiting.leave(turn)
+        waited = await self.waiting.take(turn)
         await self.gathering.settled(turn.id, turn.new.lane)
         started = await self._begin(running)
         if started is None:

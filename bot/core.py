@@ -240,7 +240,8 @@ class Bot:
             return False
         if running is not None:
             running.end(state)
-        ended = await self._store.withdraw(turn.id, state)
+        shown = turn.id in self._desk.waiting.shown(turn.new.lane)
+        ended = await self._store.withdraw(turn.id, state, shown=shown)
         if ended and running is None:
             self._desk.waiting.stopped(await self._store.turn(turn.id) or turn)
         return ended or running is not None

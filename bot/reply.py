@@ -137,6 +137,11 @@ class Reply:
         return not any(handle.rung for handle in self.handles)
 
     @property
+    def grows(self) -> bool:
+        """Something is seen of it before its end."""
+        return self._parts[0].sink.limits.streams
+
+    @property
     def hopeless(self) -> bool:
         """The last close() met a refusal that repeating it cannot change."""
         return self.failure is not None and not isinstance(self.failure, PASSING)

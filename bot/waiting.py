@@ -41,6 +41,7 @@ class WaitingRoom:
     receipts: Receipts
     clock: Clock
     _lanes: dict[str, list[_Guest]] = field(default_factory=dict)
+    _closing: dict[str, tuple[asyncio.Task[None], Reply]] = field(default_factory=dict)
     _tasks: TaskSet = field(default_factory=TaskSet)
 
     def enter(self, turn: Turn, ahead: int) -> None:
@@ -60,8 +61,22 @@ class WaitingRoom:
         words = say("card.waiting", guest.turn.new.lang, ahead=guest.ahead)
         return growing(guest.turn, words)
 
-    def leave(self, turn: Turn) -> Reply | None:
-        """The turn's time has come: the reply whose card is open, if there is one."""
+    def shown(self, lane: str) -> set[str]:
+        """Ids of the turns of this lane that have a card here, or one on its way."""
+        guests = self._lanes.get(lane, [])
+        return {g.turn.id for g in guests if g.reply is not None and g.reply.grows}
+
+    async def take(self, turn: Turn) -> Reply | None:
+        """The turn's time has come: the reply whose card is open, if there is one. A card
+        that is being closed is closed first, so that nobody else writes to it meanwhile."""
+        closing = self._closing.pop(turn.id, None)
+        if closing is None:
+            return self._leave(turn)
+        closed, reply = closing
+        await asyncio.wait({closed})
+        return reply
+
+    def _leave(self, turn: Turn) -> Reply | None:
         guests = self._lanes.get(turn.new.lane, [])
         guest = next((g for g in guests if g.turn.id == turn.id), None)
         if guest is None:
@@ -92,7 +107,7 @@ class WaitingRoom:
         """The turn was ended while it waited: its card, if it has one, says so now. One
         without a card has left its lane; the lane itself closes what has one again."""
         waits = any(guest.turn.id == turn.id for guest in self._lanes.get(turn.new.lane, []))
-        reply = self.leave(turn)
+        reply = self._leave(turn)
         if reply is None and turn.handles:
             reply = self.replies.make(turn, Snapshot())
         if waits and turn.ended:
@@ -101,7 +116,9 @@ class WaitingRoom:
             return
         self.replies.trails.learn(turn)
         if reply is not None:
-            self._tasks.spawn(self.end(turn, reply, turn.ending), name="close waiting")
+            closed = self._tasks.spawn(self.end(turn, reply, turn.ending), name="close waiting")
+            if not turn.ended:
+                self._closing[turn.id] = closed, reply
 
     async def end(self, turn: Turn, reply: Reply, ending: Ending) -> None:
         """Close the card of a turn that was ended while it waited, if there is one."""

@@ -119,16 +119,22 @@ class SqlTurnStore:
         return moved.following
 
     async def stop_waiting(
-        self, lane: str, sender: str | None, state: TurnState = "stopped"
+        self,
+        lane: str,
+        sender: str | None,
+        state: TurnState = "stopped",
+        shown: Collection[str] = (),
     ) -> tuple[Turn, ...]:
         me, now = self.me, self._clock.time()
         return await self.database.run(
-            lambda c: turns.stop_waiting(c, me, now, lane, sender, state)
+            lambda c: turns.stop_waiting(c, me, now, lane, sender, state, shown)
         )
 
-    async def withdraw(self, turn_id: str, state: TurnState) -> bool:
+    async def withdraw(self, turn_id: str, state: TurnState, *, shown: bool = False) -> bool:
         me, now = self.me, self._clock.time()
-        return await self.database.run(lambda c: turns.withdraw(c, me, now, turn_id, state))
+        return await self.database.run(
+            lambda c: turns.withdraw(c, me, now, turn_id, state, shown=shown)
+        )
 
     async def recover(self) -> tuple[Turn, ...]:
         """With a lease: the first beat, and what it finds."""

@@ -8,6 +8,7 @@ nothing when it is no longer this process's (storage.leases).
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -168,7 +169,13 @@ def _next_in_lane(connection: Connection, me: Holder, row: RowMapping) -> Moved:
 
 
 def withdraw(
-    connection: Connection, me: Holder, now: float, turn_id: str, state: TurnState
+    connection: Connection,
+    me: Holder,
+    now: float,
+    turn_id: str,
+    state: TurnState,
+    *,
+    shown: bool = False,
 ) -> bool:
     if me.leased:
         lock_lane_of(connection, turn_id)
@@ -179,7 +186,7 @@ def withdraw(
         _ask_owner(connection, me, row, state)
         return False
     trail = (Moment(now, state),)
-    if journal(connection, turn_id):
+    if shown or journal(connection, turn_id):
         _decide(connection, row, Ending(state, row["answer"], row["reasoning"], trail=trail))
     else:
         gone = Ending(state, delivery="delivered", proof=UNNEEDED, trail=trail)
@@ -205,7 +212,13 @@ _queue = select(turn).where(turn.c.queue == bindparam("queue"), _undecided).orde
 
 
 def stop_waiting(
-    connection: Connection, me: Holder, now: float, key: str, sender: str | None, state: TurnState
+    connection: Connection,
+    me: Holder,
+    now: float,
+    key: str,
+    sender: str | None,
+    state: TurnState,
+    shown: Collection[str] = (),
 ) -> tuple[Turn, ...]:
     if me.leased:
         lock_lane(connection, key)
@@ -213,5 +226,9 @@ def stop_waiting(
     if sender is not None:
         wanted = wanted.where(turn.c.sender == sender)
     rows = connection.execute(wanted, {"queue": key}).mappings().all()
-    ended = [row["id"] for row in rows if withdraw(connection, me, now, row["id"], state)]
+    ended = [
+        row["id"]
+        for row in rows
+        if withdraw(connection, me, now, row["id"], state, shown=row["id"] in shown)
+    ]
     return tuple(found for id_ in ended if (found := read_turn(connection, id_)) is not None)

@@ -141,6 +141,23 @@ async def test_without_cards_nothing_is_said_about_waiting(house: Any) -> None:
     assert len(room.answers()) == 2, "the command's reply, and the end of what ran"
 
 
+async def test_two_who_end_one_waiting_card_do_not_write_at_once(house: Any) -> None:
+    """The command closes it and its lane comes to it: one after the other."""
+    house.feishu.policy.latency = 0.2
+    house.deepseek.script("问", ["答"], first=60.0)
+    await house.start()
+    room = house.room("feishu")
+    await room.say("问0")
+    second = await room.say("问1")
+    opening = lambda: len(house.feishu.calls_of(CARD_CREATE)) == 2  # noqa: E731
+    await house.clock.hurry(opening, step=0.5, most=10.0)
+    await room.say("/stop")
+    turn = await house.ended("feishu", second)
+    assert turn.state == "stopped" and turn.ending.delivery == "delivered"
+    await house.settled(room.answers, 3)
+    assert house.complaints() == []
+
+
 async def test_a_waiting_card_that_cannot_be_opened(house: Any) -> None:
     """The answer comes all the same."""
     house.feishu.policy.missing_scopes = {"cardkit:card:write"}

@@ -40,7 +40,7 @@ async def stop(desk: Desk, call: Call) -> str:
     waiting = 0
     for lane in lanes:
         sender = None if everybody else turn.sender.id
-        stopped = await desk.store.stop_waiting(lane, sender)
+        stopped = await desk.store.stop_waiting(lane, sender, shown=desk.waiting.shown(lane))
         for each in stopped:
             desk.waiting.stopped(each)
         waiting += sum(each.id not in ids for each in stopped)

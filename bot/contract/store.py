@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Protocol
 
 from bot.contract.base import (
@@ -66,12 +67,17 @@ class TurnStore(Protocol):
         trail that grew; its lane still moves on. An undelivered reply is due in 5 s."""
 
     async def stop_waiting(
-        self, lane: str, sender: str | None, state: TurnState = "stopped"
+        self,
+        lane: str,
+        sender: str | None,
+        state: TurnState = "stopped",
+        shown: Collection[str] = (),
     ) -> tuple[Turn, ...]:
         """End the queued turns of the lane (only this sender's unless None). One that
-        has a card already is decided but not ended: its lane closes the card."""
+        has a card already is decided but not ended: its lane closes the card. `shown`:
+        ids of turns whose card is perhaps on its way, which count as having one."""
 
-    async def withdraw(self, turn_id: str, state: TurnState) -> bool:
+    async def withdraw(self, turn_id: str, state: TurnState, *, shown: bool = False) -> bool:
         """The same for this turn if it is still queued; False when it runs or has ended."""
 
     async def recover(self) -> tuple[Turn, ...]:
