@@ -217,14 +217,20 @@ def _bubble(
     if handle.rung not in ("webhook", "openapi"):
         return None
     nonce, found = _nonce(turn), []
-    sure = turn.ending is not None and turn.ending.delivery == "delivered"
+    delivered = turn.ending is not None and turn.ending.delivery == "delivered"
+    sure = delivered and wanted[1] not in before
     for bubble in world.in_chat(_chat_of(truth, turn)):
         free = bubble.id not in truth.claimed and bubble.author.startswith("bot:")
         fits = any(_fits(w, before, _body(turn, bubble), sure) for w in wanted)
         if free and bubble.kind == "text" and fits and _body(turn, bubble):
             found.append(bubble)
-    mine = [bubble for bubble in found if nonce and nonce in bubble.text]
+    mine = [b for b in found if nonce and (nonce in b.text or _thinks(turn, b))]
     return next(iter(mine or found), None)
+
+
+def _thinks(turn: Turn, bubble: Bubble) -> bool:
+    """It begins with a thought of this turn, though perhaps without its whole nonce."""
+    return not voice.letters(bubble.text).startswith(_body(turn, bubble))
 
 
 def _stray(truth: Truth, turn: Turn) -> Bubble | None:
@@ -236,7 +242,8 @@ def _stray(truth: Truth, turn: Turn) -> Bubble | None:
 
 
 def _fits(wanted: str, before: str, body: str, sure: bool) -> bool:
-    """Whether it says what comes next; parts of unknown fate may be missing."""
+    """Whether it says what comes next; a part of unknown fate, or one that a content
+    filter refused, may be missing."""
     return wanted.startswith(before + body) if sure else body in wanted
 
 
@@ -306,14 +313,25 @@ def _order(truth: Truth) -> Iterator[str]:
 
 
 FORCED = "a frame after the last one"
-"""A rule that a process breaks which does not know that its predecessor ended the card."""
+"""A rule that one breaks who does not know that the card has ended: by a predecessor that
+was killed, or by a call whose answer was lost."""
+
+HASTY = "too close together"
+"""A rule that is broken when the network holds back one frame and not the next."""
+
+LOST = ("lose", "truncate", "drop", "html")
+HELD = ("delay", "hang")
 
 
 def _rules(truth: Truth) -> Iterator[str]:
     """What the platforms forbid was not done."""
+    plan = truth.town.plan.actions
+    kinds = {action.args[2].kind for action in plan if action.do == "fault"}
+    blind = truth.town.restarts or kinds & {*LOST, *HELD}
     for platform in BOTS:
         for words in truth.town.sim(platform).violations:
-            if not (FORCED in words and truth.town.restarts):
+            forced, hasty = FORCED in words and blind, HASTY in words and kinds & {*HELD}
+            if not (forced or hasty):
                 yield f"{platform}: {words}"
 
 
