@@ -115,12 +115,18 @@ class Bot:
                 continue
             self._trails.begin(turn)
             if turn.new.kind == "chat" and turn.state != "refused":
+                await self._seat(turn)
                 self._lanes.run(turn)
             elif turn.new.kind == "chat" and turn.new.notice_args.get("late"):
                 self._late.add(turn)
             else:
                 self._spawn_tell(turn)
         return len(turns)
+
+    async def _seat(self, head: Turn) -> None:
+        """Those behind the head of a lane wait, and are told their position."""
+        for ahead, turn in enumerate(await self._store.behind(head), 1):
+            self._desk.waiting.enter(turn, ahead)
 
     async def drain(self, grace: float) -> None:
         """Let running answers finish for `grace` seconds; the rest is handed over."""

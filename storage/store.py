@@ -130,6 +130,9 @@ class SqlTurnStore:
             lambda c: turns.stop_waiting(c, me, now, lane, sender, state, shown)
         )
 
+    async def behind(self, turn: Turn) -> tuple[Turn, ...]:
+        return await self.database.run(lambda c: turns.behind(c, turn.no, turn.new.lane))
+
     async def withdraw(self, turn_id: str, state: TurnState, *, shown: bool = False) -> bool:
         me, now = self.me, self._clock.time()
         return await self.database.run(

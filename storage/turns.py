@@ -211,6 +211,11 @@ def _ask_owner(connection: Connection, me: Holder, row: RowMapping, state: TurnS
 _queue = select(turn).where(turn.c.queue == bindparam("queue"), _undecided).order_by(turn.c.no)
 
 
+def behind(connection: Connection, no: int, key: str) -> tuple[Turn, ...]:
+    rows = connection.execute(_queue, {"queue": key}).mappings().all()
+    return tuple(whole(connection, row) for row in rows if row["no"] > no)
+
+
 def stop_waiting(
     connection: Connection,
     me: Holder,

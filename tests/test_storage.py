@@ -240,6 +240,16 @@ async def test_stop_waiting_ends_the_senders_own(store: TurnStore) -> None:
     assert [turn.id for turn in await store.stop_waiting("lane", None)] == ["c"]
 
 
+async def test_who_waits_behind_a_turn(store: TurnStore) -> None:
+    for id_ in "abc":
+        await accept(store, id_)
+    await accept(store, "elsewhere", lane="other")
+    await store.withdraw("b", "stopped")
+    head = await store.turn("a")
+    assert head is not None
+    assert [turn.id for turn in await store.behind(head)] == ["c"]
+
+
 async def test_a_head_stopped_before_its_start_moves_the_lane_on(store: TurnStore) -> None:
     await accept(store, "a")
     await store.stop_waiting("lane", None, "recalled")

@@ -191,6 +191,25 @@ async def test_a_waiting_card_goes_on_after_a_restart(house: Any) -> None:
     assert house.complaints() == []
 
 
+async def test_the_position_is_told_again_after_a_restart(house: Any) -> None:
+    house.deepseek.script("问", ["答"], first=600.0)
+    await house.start()
+    room = house.room("feishu")
+    for number in range(3):
+        await room.say(f"问{number}")
+    await house.clock.hurry(lambda: waits(room, 1) and waits(room, 2), step=0.5, most=10.0)
+    cards = {b.id for b in room.answers()}
+    await house.restart()
+    await room.say("问3")
+    await house.clock.hurry(lambda: waits(room, 3), step=0.5, most=10.0)
+    house.deepseek.script("问", ["答"])
+    await room.say("/stop")
+    await until(house, lambda: not any(b.streaming for b in room.answers()))
+    assert cards < {b.id for b in room.answers()}
+    assert len([b for b in room.answers() if "已停止" in b.small + b.text]) >= 4
+    assert house.complaints() == []
+
+
 async def test_ten_quick_messages_ten_answers_in_order(house: Any) -> None:
     house.deepseek.answer_with(_echo)
     await house.start()

@@ -77,6 +77,9 @@ class TurnStore(Protocol):
         has a card already is decided but not ended: its lane closes the card. `shown`:
         ids of turns whose card is perhaps on its way, which count as having one."""
 
+    async def behind(self, turn: Turn) -> tuple[Turn, ...]:
+        """Those that wait behind this turn in its lane, in order."""
+
     async def withdraw(self, turn_id: str, state: TurnState, *, shown: bool = False) -> bool:
         """The same for this turn if it is still queued; False when it runs or has ended."""
 
