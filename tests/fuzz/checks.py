@@ -221,8 +221,9 @@ def _bubble(
     sure = delivered and wanted[1] not in before
     for bubble in world.in_chat(_chat_of(truth, turn)):
         free = bubble.id not in truth.claimed and bubble.author.startswith("bot:")
-        fits = any(_fits(w, before, _body(turn, bubble), sure) for w in wanted)
-        if free and bubble.kind == "text" and fits and _body(turn, bubble):
+        body = _body(turn, bubble)
+        fits = body == wanted[1] or any(_fits(w, before, body, sure) for w in wanted)
+        if free and bubble.kind == "text" and fits and body:
             found.append(bubble)
     mine = [b for b in found if nonce and (nonce in b.text or _thinks(turn, b))]
     return next(iter(mine or found), None)
