@@ -34,7 +34,7 @@ from bot.contract import (
 )
 from bot.deliveries import delivered
 from bot.endings import Result, cause, final, footer, growing, outcome, wordless
-from bot.errors import BorderError, QueqiaoError, StoreError
+from bot.errors import BorderError, Gone, QueqiaoError, StoreError
 from bot.gather import Gathering
 from bot.lanes import Running
 from bot.replies import Replies
@@ -182,7 +182,7 @@ class Answerer:
                 parts = await platform.reread(turn.new.address)
         except TimeoutError:
             return started
-        if not parts or len(parts) != len(turn.new.parts) or parts == turn.new.parts:
+        if not parts or turn.joined or parts == turn.new.parts:
             return started
         await self._insist(running, lambda: self.store.rewrite(turn.id, parts))
         self.replies.trails.note(turn.id, "edited")
@@ -326,6 +326,8 @@ class Answerer:
         except Exception:
             log.exception("reply of %s could not be closed", turn.id)
             delivery = None
+        if delivery is None and ending.state == "recalled" and _unseen(reply):
+            return replace(ending, delivery="delivered", proof="retracted")
         if delivery is None:
             why = f" {cause(reply.failure)}" if reply.failure else ""
             self.replies.trails.note(turn.id, "undelivered", why.strip())
@@ -381,3 +383,9 @@ class Answerer:
             log.exception("turn %s could not be answered", turn.id)
             note = error.note if isinstance(error, QueqiaoError) else QueqiaoError.note
             return say(note, turn.new.lang, ref=turn.id[:8])
+
+
+def _unseen(reply: Reply) -> bool:
+    """The question is gone, and nothing of the reply ever arrived beside it."""
+    sent = any(handle.message_id for handle in reply.handles)
+    return isinstance(reply.failure, Gone) and not sent

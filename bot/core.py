@@ -26,6 +26,7 @@ from bot.contract import (
     TurnState,
     words_of,
 )
+from bot.errors import StoreError
 from bot.late import LateMessages, named_in, notice_of
 from bot.meaning import Languages, conversation_of, lane_of, meaning_of
 from bot.prompts import unreadable
@@ -73,7 +74,11 @@ class Bot:
             join=gathering.seconds(message, turn.lane) if gathers else 0.0,
             late=late,
         )
-        accepted = await self._store.accept(event)
+        try:
+            accepted = await self._store.accept(event)
+        except StoreError:
+            gathering.unclaimed(turn.lane)
+            raise
         if accepted.fresh:
             self.catch_up.suspect(message)
         if gathers:
@@ -98,8 +103,13 @@ class Bot:
         if turn is None:
             # It may still be on its way: then it is recognised, and not answered.
             await self._store.accept(Event(f"{bot}:{message_id}", None, reason="recalled"))
-        elif turn.new.chat == chat:
-            await self._end(turn, "recalled")
+        elif turn.new.chat == chat and not await self._end(turn, "recalled"):
+            await self._store.accept(Event(_recall_of(turn), None, reason="recalled"))
+
+    async def _was_recalled(self, turn: Turn) -> bool:
+        """Whether the question was taken back, perhaps after it had been answered."""
+        known = await self._store.accounts(_recall_of(turn), (turn.new.bot,))
+        return turn.state == "recalled" or bool(known)
 
     def gap(self, bot: str, since: float, until: float) -> None:
         self.catch_up.gap(bot, since, until)
@@ -209,21 +219,21 @@ class Bot:
     async def _tell(self, turn: Turn) -> None:
         async def words() -> str:
             if turn.new.kind == "command" and turn.state != "refused":
-                return await self._command(turn.new)
+                return await self._command(turn)
             if turn.state == "refused" and turn.new.notice != "notice.full":
                 return say("notice.full", turn.new.lang, waiting=self._desk.chat.depth)
             if turn.new.notice == RETRIED:
-                for turn_id in named_in(turn):
-                    await self._ask_again(turn_id)
+                asked = [await self._ask_again(turn_id) for turn_id in named_in(turn)]
+                return _asked(asked, turn.new.lang)
             return say(turn.new.notice, turn.new.lang, **_blanks(turn.new))
 
         await self._answerer.tell(turn, words)
 
-    async def _command(self, turn: NewTurn) -> str:
-        command = read(words_of(turn.parts))
+    async def _command(self, turn: Turn) -> str:
+        command = read(words_of(turn.new.parts))
         assert command is not None
-        conversation = await self._store.conversation(turn.conversation)
-        return await answer(self._desk, Call(turn, command, conversation))
+        conversation = await self._store.conversation(turn.new.conversation)
+        return await answer(self._desk, Call(turn.new, command, conversation, turn.no))
 
     async def _may_press(self, turn: Turn, operator: Person) -> bool:
         """Who asked, whoever's late question the notice names, or who may steer."""
@@ -242,7 +252,8 @@ class Bot:
     async def _end(self, turn: Turn, state: TurnState) -> bool:
         """End the turn wherever it stands; False when it has ended already."""
         running = self._lanes.find(turn.id)
-        if running is not None and running.decided:
+        told = turn.state == "refused" and not turn.new.notice_args.get("late")
+        if told or (running is not None and running.decided):
             return False
         if running is not None:
             running.end(state)
@@ -257,16 +268,13 @@ class Bot:
         running = self._lanes.find(turn.id)
         if running is not None and not running.decided:
             return ActionReply(say("retry.running", turn.new.lang))
-        ids = named_in(turn) or (turn.id,)
-        asked = [await self._ask_again(turn_id) for turn_id in ids]
-        if any(one.fresh for one in asked):
-            return ActionReply(say("done.retry", turn.new.lang), "success")
-        ended = all(one.turn is None or one.turn.ended for one in asked)
-        return ActionReply(say("retry.done" if ended else "retry.running", turn.new.lang))
+        asked = [await self._ask_again(turn_id) for turn_id in named_in(turn) or (turn.id,)]
+        fresh = any(one.fresh for one in asked)
+        return ActionReply(_asked(asked, turn.new.lang), "success" if fresh else "info")
 
     async def _ask_again(self, turn_id: str) -> Accepted:
         turn = await self._store.turn(turn_id)
-        if turn is None:
+        if turn is None or await self._was_recalled(turn):
             return Accepted(fresh=False)
         new = replace(
             turn.new,
@@ -277,10 +285,29 @@ class Bot:
             notice="",
             notice_args={},
         )
-        event = Event(f"{new.bot}:retry:{turn.id}", new, depth=self._desk.chat.depth)
+        depth = self._desk.chat.depth
+        event = Event(f"{new.bot}:retry:{turn.id}", new, depth=depth, again=True)
         accepted = await self._store.accept(event)
         self._go_on(accepted)
         return accepted
+
+
+def _recall_of(turn: Turn) -> str:
+    """The event key of a recall that came when the turn had ended."""
+    return f"{turn.new.bot}:{turn.new.message_id}:recalled"
+
+
+def _asked(asked: list[Accepted], lang: str) -> str:
+    """What became of questions that were asked again."""
+    if any(one.full for one in asked):
+        some = any(one.fresh for one in asked)
+        return say("retry.some" if some else "retry.full", lang)
+    if any(one.fresh for one in asked):
+        return say("done.retry", lang)
+    if all(one.turn is None for one in asked):
+        return say("retry.recalled", lang)
+    ended = all(one.turn is None or one.turn.ended for one in asked)
+    return say("retry.done" if ended else "retry.running", lang)
 
 
 def _blanks(turn: NewTurn) -> Mapping[str, object]:

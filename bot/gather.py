@@ -52,6 +52,11 @@ class Gathering:
             self._until[accepted.turn.id] = self._clock.monotonic() + self._chat.gather
             self._lanes[lane] = accepted.turn.id
 
+    def unclaimed(self, lane: str) -> None:
+        """What `seconds` was asked for could not be claimed."""
+        if self._lanes.get(lane) == COMING:
+            del self._lanes[lane]
+
     async def settled(self, turn_id: str, lane: str) -> None:
         """Returns when the turn has waited long enough."""
         while (left := self._until.get(turn_id, 0.0) - self._clock.monotonic()) > 0:

@@ -42,7 +42,9 @@ class LateMessages:
         """The notice is safe before the turns count as told of: whoever sees it may ask
         for them, and a notice that a crash kept back is told at the next start."""
         await self.clock.sleep(SETTLE)
-        turns = sorted(self._chats.pop(conversation), key=lambda turn: turn.new.asked_at)
+        turns = await self._left(self._chats.pop(conversation))
+        if not turns:
+            return
         new = self._notice(turns)
         event = Event(f"{new.bot}:late:{turns[0].id}:{turns[-1].id}", new)
         accepted = await until_stored(lambda: self.store.accept(event), self.clock)
@@ -53,6 +55,14 @@ class LateMessages:
             await until_stored(partial(self.store.finish, turn.id, told), self.clock)
         if accepted.fresh:
             await self.tell(accepted.turn)
+
+    async def _left(self, turns: list[Turn]) -> list[Turn]:
+        """Those that were not recalled meanwhile, oldest first."""
+        known = [
+            await until_stored(partial(self.store.turn, turn.id), self.clock) for turn in turns
+        ]
+        left = [turn for turn in known if turn is not None and not turn.ended]
+        return sorted(left, key=lambda turn: turn.new.asked_at)
 
     def _notice(self, turns: list[Turn]) -> NewTurn:
         newest = turns[-1].new

@@ -169,6 +169,7 @@ def turn_from_row(row: Row, handles: tuple[Handle, ...]) -> Turn:
         seen_at=row["seen_at"],
         thoughts="" if decided else row["reasoning"],
         ended=row["ended_at"] is not None,
+        joined=row["joined_at"] is not None,
     )
 
 

@@ -89,6 +89,10 @@ def _queue(
     if joined is not None:
         head = _head(connection, new.lane) if idle else None
         return Accepted(fresh=True, turn=joined, head=head, joined=True)
+    if waiting >= event.depth and event.again:
+        connection.execute(_forget, {"key": event.key})
+        head = _head(connection, new.lane) if idle else None
+        return Accepted(fresh=False, full=True, head=head, waiting=waiting)
     if waiting >= event.depth:
         refused = _insert(connection, new, now, owner=owner, state="refused")
         head = _head(connection, new.lane) if idle else None
@@ -96,6 +100,9 @@ def _queue(
     taken = _insert(connection, new, now, queue=new.lane)
     head = taken if idle and not waiting else _head(connection, new.lane) if idle else None
     return Accepted(fresh=True, turn=taken, head=head, waiting=waiting)
+
+
+_forget = delete_from(inbox).where(inbox.c.event_key == bindparam("key"))
 
 
 def _claim(connection: Connection, me: Holder, new: NewTurn, owner: str) -> bool:

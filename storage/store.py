@@ -124,10 +124,11 @@ class SqlTurnStore:
         sender: str | None,
         state: TurnState = "stopped",
         shown: Collection[str] = (),
+        before: int | None = None,
     ) -> tuple[Turn, ...]:
         me, now = self.me, self._clock.time()
         return await self.database.run(
-            lambda c: turns.stop_waiting(c, me, now, lane, sender, state, shown)
+            lambda c: turns.stop_waiting(c, me, now, lane, sender, state, shown, before)
         )
 
     async def behind(self, turn: Turn) -> tuple[Turn, ...]:

@@ -182,7 +182,7 @@ def withdraw(
     row = row_of(connection, turn_id)
     if row is None or row["ended_at"] is not None or row["outcome"] is not None:
         return False
-    if row["state"] != "queued":
+    if row["state"] not in ("queued", "refused"):
         _ask_owner(connection, me, row, state)
         return False
     trail = (Moment(now, state),)
@@ -224,12 +224,15 @@ def stop_waiting(
     sender: str | None,
     state: TurnState,
     shown: Collection[str] = (),
+    before: int | None = None,
 ) -> tuple[Turn, ...]:
     if me.leased:
         lock_lane(connection, key)
     wanted = _queue if me.leased else _queue.where(_waits)
     if sender is not None:
         wanted = wanted.where(turn.c.sender == sender)
+    if before is not None:
+        wanted = wanted.where(turn.c.no < before)
     rows = connection.execute(wanted, {"queue": key}).mappings().all()
     ended = [
         row["id"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import threading
 import weakref
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -12,6 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck
+from hypothesis import settings as properties
+from sqlalchemy import Connection, event
 
 from adapters.playground.clock import VirtualClock
 from adapters.playground.deepseek import DeepSeekSim
@@ -22,6 +26,9 @@ from bot.app import App, open_app
 from bot.clock import SystemClock
 from bot.contract import Turn
 from bot.settings import BotSettings, Chat, DingTalkBot, FeishuBot, ModelService, Settings
+
+properties.register_profile("slow", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+properties.load_profile("slow")
 
 HASTE = ("99991400", "calls a second", "too close together", "230020", "a second")
 """How the simulators word that calls came too fast."""
@@ -222,6 +229,25 @@ class House:
 
         await self.feishu.wait_for(ready, timeout)
         return bubbles()
+
+    async def breakable(self) -> threading.Event:
+        """While it is set, nothing can be written: as on a full disk or a read-only file."""
+        broken = threading.Event()
+
+        def refuse(connection: Connection) -> None:
+            connection.exec_driver_sql(f"PRAGMA query_only={broken.is_set():d}").close()
+
+        def allow(connection: Connection) -> None:
+            connection.exec_driver_sql("PRAGMA query_only=0").close()
+
+        def listen(connection: Connection) -> None:
+            event.listen(connection.engine, "begin", refuse)
+            event.listen(connection.engine, "commit", allow)
+            event.listen(connection.engine, "rollback", allow)
+
+        assert self.app is not None
+        await self.app.store.database.run(listen)
+        return broken
 
     def complaints(self, *, paced: bool = True) -> list[str]:
         """Rules of the platforms that the bot broke. Without `paced`, calls that came too

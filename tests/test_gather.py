@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from adapters.playground.deepseek import Said
+
 PLATFORMS = ("feishu", "dingtalk")
 PICTURE = {"feishu": "image", "dingtalk": "picture"}
 GATHER = 1.5
@@ -117,6 +119,25 @@ async def test_quick_lines_become_one_by_setting(house: Any) -> None:
     await acked(house, "dingtalk", 3)
     house.clock.leap(GATHER)
     assert (await house.ended("dingtalk", third)).id != turns[0].id
+
+
+async def test_a_picture_that_could_not_be_claimed_binds_nobody(house: Any) -> None:
+    house.dingtalk.policy.keep_without_link = False
+    house.dingtalk.policy.redeliver_after = ()
+    await house.start()
+    room = house.room("dingtalk")
+    broken = await house.breakable()
+    broken.set()
+    await room.say("", kind=PICTURE["dingtalk"])
+    await asyncio.sleep(0.2)
+    await house.clock.hurry(lambda: house.dingtalk.lost or house.dingtalk.acks, most=120.0)
+    broken.clear()
+    house.deepseek.answer_with(lambda asked: Said([f"关于{asked.question.split()[-1]}"]))
+    for word in ("一", "二", "三"):
+        await room.say(word)
+    found = await house.settled(room.answers, 4)
+    assert "无法保存" in found[0].text
+    assert [b.text for b in found[1:]] == ["关于一", "关于二", "关于三"]
 
 
 async def test_gathering_can_be_switched_off(house: Any) -> None:

@@ -150,6 +150,54 @@ async def test_in_a_group_whoever_is_named_may_ask_for_it(hasty: Any) -> None:
     assert set((await answered(hasty, room, 3))[1:]) == {"关于：问0", "关于：问1"}
 
 
+@pytest.mark.parametrize("named", [False, True])
+async def test_a_late_message_that_is_recalled_is_not_spoken_of(hasty: Any, named: bool) -> None:
+    """Neither quoted nor answered, whether it is taken back before the notice or after."""
+    await hasty.start()
+    room = hasty.room("feishu")
+    secret, _ = await late(hasty, (room, "秘密", 0), (room, "问二", 0))
+    if not named:
+        await until_turn(hasty, "feishu", secret)
+        await hasty.feishu.recall(secret)
+    (text,) = await answered(hasty, room, 1)
+    assert ("秘密" in text) == named
+    if named:
+        await hasty.feishu.recall(secret)
+    await room.press(room.answers()[0], "现在回答")
+    texts = await answered(hasty, room, 2)
+    assert texts[1:] == ["关于：问二"] and len(hasty.deepseek.requests) == 1
+
+
+async def test_the_only_late_message_recalled_leaves_nothing_to_say(hasty: Any) -> None:
+    await hasty.start()
+    room = hasty.room("feishu")
+    (secret,) = await late(hasty, (room, "秘密", 0))
+    await until_turn(hasty, "feishu", secret)
+    await hasty.feishu.recall(secret)
+    turn = await hasty.ended("feishu", secret)
+    assert turn.state == "recalled"
+    for _ in range(5):
+        hasty.clock.leap(1.0)
+        await asyncio.sleep(0.05)
+    assert room.answers() == []
+
+
+async def test_more_late_messages_than_the_lane_takes(hasty: Any) -> None:
+    """What found no room can be asked for again."""
+    hasty.chat = replace(hasty.chat, depth=3)
+    hasty.deepseek.answer_with(lambda asked: replace(heard(asked), first=1.0))
+    await hasty.start()
+    room = hasty.room("feishu")
+    await late(hasty, *((room, f"问{n}", 0) for n in range(5)))
+    await answered(hasty, room, 1)
+    notice = room.answers()[0]
+    assert "排队已满" in str(await room.press(notice, "现在回答"))
+    await answered(hasty, room, 4)
+    assert (await room.press(notice, "现在回答"))["type"] == "success"
+    texts = await answered(hasty, room, 6)
+    assert sorted(texts[1:]) == [f"关于：问{n}" for n in range(5)]
+
+
 async def test_each_chat_has_its_own_notice(hasty: Any) -> None:
     await hasty.start()
     rooms = [hasty.room("feishu"), hasty.room("feishu", "group")]

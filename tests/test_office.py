@@ -10,7 +10,6 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from sqlalchemy import Connection, event
 
 from adapters.playground.faults import Fault
 from adapters.playground.feishu.wire import REPLY, SEND
@@ -277,21 +276,7 @@ async def told(why: Any, message: str) -> list[tuple[Any, ...]]:
 
 
 async def breakable(house: Any) -> threading.Event:
-    """While it is set, nothing can be written: as on a full disk or a read-only file."""
-    broken = threading.Event()
-
-    def refuse(connection: Connection) -> None:
-        connection.exec_driver_sql(f"PRAGMA query_only={broken.is_set():d}").close()
-
-    def allow(connection: Connection) -> None:
-        connection.exec_driver_sql("PRAGMA query_only=0").close()
-
-    def listen(connection: Connection) -> None:
-        event.listen(connection.engine, "begin", refuse)
-        event.listen(connection.engine, "commit", allow)
-        event.listen(connection.engine, "rollback", allow)
-
-    await house.app.store.database.run(listen)
+    broken: threading.Event = await house.breakable()
     return broken
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from typing import Any
 
 import pytest
@@ -10,8 +11,8 @@ import pytest
 from adapters.playground.deepseek import Said
 from adapters.playground.deepseek.asked import Asked
 from adapters.playground.faults import Fault
-from adapters.playground.feishu.wire import CARD_UPDATE
-from bot.contract import CardAction
+from adapters.playground.feishu.wire import CARD_UPDATE, REPLY
+from bot.contract import CardAction, words_of
 
 PLATFORMS = ("feishu", "dingtalk")
 SOON = 10.0
@@ -124,6 +125,23 @@ async def test_the_stop_button_pressed_twice_is_one_effect(house: Any) -> None:
     assert all(toast.get("content") for toast in toasts)
     assert (await house.ended("feishu", message)).state == "stopped"
     await room.answer()
+
+
+@pytest.mark.parametrize("runs", [True, False])
+@pytest.mark.parametrize("platform", PLATFORMS)
+async def test_what_is_asked_after_a_stop_is_answered(
+    house: Any, platform: str, runs: bool
+) -> None:
+    house.deepseek.script("之后", ["好答"])
+    await house.start()
+    room = house.room(platform)
+    if runs:
+        await running(house, room)
+    _, after = await asyncio.gather(room.say("/stop"), room.say("之后"))
+    turn = await house.ended(platform, after)
+    assert (turn.state, turn.ending.text) == ("answered", "好答")
+    found = await house.settled(room.answers, 3 if runs else 2)
+    assert sorted("好答" in b.text for b in found)[-1]
 
 
 async def test_nothing_to_stop(house: Any) -> None:
@@ -242,6 +260,21 @@ async def test_recall_of_a_question_that_waits(house: Any) -> None:
     assert len(house.deepseek.requests) == 1
 
 
+async def test_a_recalled_question_that_nobody_could_answer_is_on_no_list(house: Any) -> None:
+    """The send was cut off, and beside a message that is gone nothing can be said."""
+    house.deepseek.script("问", ["慢答"], first=3.0)
+    await house.start()
+    room = house.room("feishu")
+    house.feishu.faults.order(REPLY, Fault("drop"), times=2)
+    message = await room.say("问")
+    await until(house, lambda: house.feishu.calls_of(REPLY))
+    await house.feishu.recall(message)
+    turn = await house.ended("feishu", message)
+    assert (turn.state, turn.ending.delivery) == ("recalled", "delivered")
+    assert room.answers() == []
+    assert await house.app.store.undelivered() == ()
+
+
 async def test_recall_that_comes_before_its_message(house: Any) -> None:
     await house.start()
     room = house.room("feishu")
@@ -304,6 +337,23 @@ async def test_an_edited_question_that_waited_is_answered_as_it_reads_now(house:
     await room.say("再问")
     await room.answer(3)
     assert house.deepseek.requests[-1].said("user")[-2].endswith("新问题")
+
+
+async def test_an_edit_that_adds_a_picture_counts_too(house: Any) -> None:
+    house.deepseek.answer_with(lambda asked: Said([f"关于{asked.question.split()[-1]}"]))
+    house.deepseek.script("慢", ["慢答"], first=11.5)
+    await house.start()
+    room = house.room("feishu")
+    await room.say("慢")
+    message = await room.say("旧问题")
+    await until(house, lambda: len(house.feishu.acks) == 2)
+    stored = house.feishu.world.messages[message]
+    lines = [[{"tag": "text", "text": "新问题"}, {"tag": "img", "image_key": "img_x"}]]
+    stored.msg_type, stored.content = "post", json.dumps({"title": "", "content": lines})
+    await house.clock.hurry(lambda: any(b.text == "慢答" for b in room.answers()))
+    turn = await house.ended("feishu", message)
+    assert "新问题" in words_of(turn.new.parts)
+    assert "edited" in [moment.what for moment in turn.ending.trail]
 
 
 async def test_an_edit_within_ten_seconds_costs_no_call(house: Any) -> None:

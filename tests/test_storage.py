@@ -240,6 +240,30 @@ async def test_stop_waiting_ends_the_senders_own(store: TurnStore) -> None:
     assert [turn.id for turn in await store.stop_waiting("lane", None)] == ["c"]
 
 
+async def test_stop_waiting_leaves_what_was_asked_later(store: TurnStore) -> None:
+    for id_ in "abc":
+        await accept(store, id_)
+    middle = await store.turn("b")
+    assert middle is not None
+    stopped = await store.stop_waiting("lane", None, before=middle.no)
+    assert [turn.id for turn in stopped] == ["a"]
+
+
+async def test_an_event_that_may_come_again_leaves_a_full_lane_as_it_was(
+    store: TurnStore,
+) -> None:
+    await accept(store, "a")
+    event = Event("bot-1:retry:x", asked("x"), depth=1, again=True)
+    for _ in range(2):
+        accepted = await store.accept(event)
+        assert (accepted.fresh, accepted.full, accepted.turn) == (False, True, None)
+    assert await store.turn("x") is None
+    await store.start("a", 5)
+    await store.finish("a", Ending("answered", "x"))
+    accepted = await store.accept(event)
+    assert accepted.fresh and accepted.head is not None and accepted.head.id == "x"
+
+
 async def test_who_waits_behind_a_turn(store: TurnStore) -> None:
     for id_ in "abc":
         await accept(store, id_)

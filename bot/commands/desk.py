@@ -35,11 +35,13 @@ class Desk:
 
 @dataclass(frozen=True)
 class Call:
-    """One command as it was asked. `conversation` is that of the asker."""
+    """One command as it was asked. `conversation` is that of the asker, `no` the place of
+    the command in the order of arrival."""
 
     turn: NewTurn
     command: Command
     conversation: Conversation
+    no: int
 
     def say(self, key: str, **blanks: object) -> str:
         return say(key, self.turn.lang, **blanks)

@@ -24,7 +24,8 @@ async def new(desk: Desk, call: Call) -> str:
 
 
 async def stop(desk: Desk, call: Call) -> str:
-    """The asker's own turns; with `all`, everybody's in this conversation."""
+    """The asker's own turns; with `all`, everybody's in this conversation. What was asked
+    after the command goes on."""
     turn = call.turn
     everybody = call.command.argument.casefold() in ("all", "全部", "所有")
     if everybody and not desk.access.may_steer(turn.platform, turn.sender, turn.chat_kind):
@@ -32,7 +33,8 @@ async def stop(desk: Desk, call: Call) -> str:
     running = [
         run
         for run in desk.lanes
-        if run.turn.new.conversation == turn.conversation
+        if run.turn.no < call.no
+        and run.turn.new.conversation == turn.conversation
         and (everybody or run.turn.new.sender.id == turn.sender.id)
     ]
     lanes = {run.turn.new.lane for run in running} | {turn.lane}
@@ -40,7 +42,9 @@ async def stop(desk: Desk, call: Call) -> str:
     waiting = 0
     for lane in lanes:
         sender = None if everybody else turn.sender.id
-        stopped = await desk.store.stop_waiting(lane, sender, shown=desk.waiting.shown(lane))
+        stopped = await desk.store.stop_waiting(
+            lane, sender, shown=desk.waiting.shown(lane), before=call.no
+        )
         for each in stopped:
             desk.waiting.stopped(each)
         waiting += sum(each.id not in ids for each in stopped)

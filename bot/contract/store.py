@@ -72,10 +72,12 @@ class TurnStore(Protocol):
         sender: str | None,
         state: TurnState = "stopped",
         shown: Collection[str] = (),
+        before: int | None = None,
     ) -> tuple[Turn, ...]:
-        """End the queued turns of the lane (only this sender's unless None). One that
-        has a card already is decided but not ended: its lane closes the card. `shown`:
-        ids of turns whose card is perhaps on its way, which count as having one."""
+        """End the queued turns of the lane (only this sender's unless None; only those
+        whose `no` is below `before`). One that has a card already is decided but not
+        ended: its lane closes the card. `shown`: ids of turns whose card is perhaps on
+        its way, which count as having one."""
 
     async def behind(self, turn: Turn) -> tuple[Turn, ...]:
         """Those that wait behind this turn in its lane, in order."""

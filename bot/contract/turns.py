@@ -94,7 +94,7 @@ class Turn:
     `checkpoint` is the text that an earlier run had shown, `thoughts` the thinking that
     led to it. `handles` are the reply journal's rows, by part. `ending` is present once
     the outcome was decided, even when its delivery is unproven; `ended` once the turn is
-    closed and its lane has moved on."""
+    closed and its lane has moved on. `joined`: it holds more than one message."""
 
     new: NewTurn
     no: int
@@ -108,6 +108,7 @@ class Turn:
     thoughts: str = ""
     ended: bool = False
     deaths: int = 0
+    joined: bool = False
 
     @property
     def id(self) -> str:
@@ -122,7 +123,8 @@ class Event:
     or running in the lane; one more is refused. `join`: seconds within which a message
     joins the same person's newest turn of the lane when that still waits unstarted and
     nothing but chat: one turn, several events. `late`: the turn is stored as refused
-    and outside its lane, to be offered instead of run (design.md 5)."""
+    and outside its lane, to be offered instead of run (design.md 5). `again`: when the
+    lane is full nothing is recorded, and the same event may come again."""
 
     key: str
     turn: NewTurn | None
@@ -130,15 +132,16 @@ class Event:
     depth: int = 20
     join: float = 0.0
     late: bool = False
+    again: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """`fresh`: first time seen. `full`: the lane was full, so the stored turn is
-    `refused` and must be told so. `head`: the turn to run now because this accept took
-    an idle lane; None when a task of this process already owns the lane. `waiting`:
-    how many turns stand before this one. `joined`: `turn` is an earlier one that now
-    holds this message too."""
+    """`fresh`: first time seen, and recorded. `full`: the lane was full, so the stored
+    turn is `refused` and must be told so; there is none of an event that may come again.
+    `head`: the turn to run now because this accept took an idle lane; None when a task of
+    this process already owns the lane. `waiting`: how many turns stand before this one.
+    `joined`: `turn` is an earlier one that now holds this message too."""
 
     fresh: bool
     turn: Turn | None = None

@@ -111,6 +111,11 @@ SENTENCES: dict[str, str] = {
     "done.stop.nothing": "Nothing is being answered right now.",
     "done.retry": "Answering again.",
     "retry.done": "This was answered again already; see the newer answer.",
+    "retry.full": "Too many questions are waiting, so this was not taken. "
+    "Press again when they are answered.",
+    "retry.some": "Answering the first ones; the queue is full, so press again for the others "
+    "when these are done.",
+    "retry.recalled": "The message was recalled, so it is not answered.",
     "retry.running": "This question is being answered now.",
     "admin.help": "Usage:\n- `/admin undelivered`: answers that did not arrive\n- `/admin resend ID`: send one again\n- `/admin why MESSAGE_ID`: how a message was handled",
     "admin.none": "There are no undelivered answers.",
