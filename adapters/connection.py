@@ -9,7 +9,7 @@ import math
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from adapters.hearing import JUMP, LINGER, NO_LINGER, OVERDUE, PING_EVERY, SILENCE, Hearing
+from adapters.hearing import IDLE, JUMP, LINGER, NO_LINGER, OVERDUE, PING_EVERY, SILENCE, Hearing
 from adapters.link_words import Outcome, detail_of, key_of, report, words
 from bot.contract import Clock, LinkStatus
 from bot.errors import Transient
@@ -32,7 +32,8 @@ class _Moment:
 
 class Link:
     """The connections of one link: the newest is in front, older ones are on their way
-    out. `gap` is told when something may have been missed, `up` of each new connection."""
+    out. `gap` is told when something may have been missed, `up` of each new connection.
+    `idle`: as of adapters.hearing.Hearing."""
 
     def __init__(
         self,
@@ -40,8 +41,9 @@ class Link:
         clock: Clock,
         gap: Gap | None = None,
         up: Callable[[], object] | None = None,
+        idle: float = IDLE,
     ) -> None:
-        self.status, self.clock = status, clock
+        self.status, self.clock, self.idle = status, clock, idle
         self._gap, self._up = gap, up
         self._live: list[Connection] = []
         self._missed: _Moment | None = None
@@ -168,7 +170,7 @@ class Connection:
         self.risen, self.left = asyncio.Event(), asyncio.Event()
         self.over = False
         self.seen = self._proven = link.now()
-        self._hearing = Hearing(self.seen.mono)
+        self._hearing = Hearing(self.seen.mono, link.idle)
         self._linger = LINGER
         self._left_at = self._ends_at = self._ping_at = self._wakes_at = math.inf
         self._deaf = self._said = False
@@ -192,7 +194,7 @@ class Connection:
         now = self._link.now()
         self.up_at = self._ping_at = now.mono
         self.seen = self._proven = now
-        self._hearing = Hearing(now.mono)
+        self._hearing = Hearing(now.mono, self._link.idle)
         self._link.came_up(self)
         self.risen.set()
 

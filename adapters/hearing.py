@@ -19,7 +19,8 @@ SILENCE = 50.0
 
 IDLE = 1800.0
 """Seconds without an application event after which a fresh connection is opened: the
-self-test of a silent link, which costs no counted call."""
+self-test of a silent link. It costs the request that opens it, twice an hour; a setting may
+switch it off (0), and then only traffic finds a link that answers pings and is deaf."""
 
 ACTIVE = 600.0
 """Seconds after an application event in which the link counts as in use, …"""
@@ -44,9 +45,10 @@ NO_LINGER = 0.5
 
 class Hearing:
     """One connection, `opened` at a moment that is a proof of its own. Every moment is
-    given, in seconds of a monotonic clock."""
+    given, in seconds of a monotonic clock. `idle` stands for IDLE; 0 is never."""
 
-    def __init__(self, opened: float) -> None:
+    def __init__(self, opened: float, idle: float = IDLE) -> None:
+        self._idle = idle or math.inf
         self._event = self._sign = opened
         self._within = self._expected = math.inf
 
@@ -72,7 +74,7 @@ class Hearing:
     def doubt(self, last_event: float) -> tuple[float, Literal["quiet", "deaf"]]:
         """From which moment on it is not believed any more, and whether it is found deaf
         then, or only quiet for long. `last_event` is the link's, on whatever connection."""
-        quiet, active = self._event + IDLE, self._sign + QUIET
+        quiet, active = self._event + self._idle, self._sign + QUIET
         if active <= last_event + ACTIVE:
             quiet = min(quiet, active)
         return (self._expected, "deaf") if self._expected <= quiet else (quiet, "quiet")

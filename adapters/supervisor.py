@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, NoReturn
 
 from adapters.connection import Connection, Gap, Link
+from adapters.hearing import IDLE
 from adapters.link_words import Outcome, log_end
 from bot.contract import Clock, LinkStatus
 from bot.errors import AuthError, PermissionDenied
@@ -59,11 +60,13 @@ async def supervise(
     *,
     gap: Gap | None = None,
     up: Callable[[], object] | None = None,
+    idle: float = IDLE,
 ) -> NoReturn:
     """Run sessions one after the other until cancelled; never ends by itself, also when
     a session is cancelled from inside. `gap` is told when something may have been missed,
-    `up` of each new connection."""
-    await _Supervisor(Link(status, clock, gap, up), backoff or Backoff()).run(session)
+    `up` of each new connection. `idle`: seconds of silence after which a fresh connection
+    is opened; 0 is never."""
+    await _Supervisor(Link(status, clock, gap, up, idle), backoff or Backoff()).run(session)
 
 
 class _Supervisor:

@@ -33,8 +33,9 @@ from bot.contract import (
     UsageDelta,
 )
 from bot.deliveries import delivered
-from bot.endings import Result, cause, final, footer, growing, outcome, wordless
+from bot.endings import MONTH, Result, cause, final, footer, growing, outcome, wordless
 from bot.errors import BorderError, Gone, QueqiaoError, StoreError
+from bot.gate import Gate
 from bot.gather import Gathering
 from bot.lanes import Running
 from bot.replies import Replies
@@ -72,6 +73,7 @@ class _Run:
         self.model = ""
         self.finish = ""
         self.spoke = False
+        self.refusal: Ending | None = None
         self.error: BaseException | None = None
         self.cancelled = False
         self.keeping: asyncio.Task[None] | None = None
@@ -108,6 +110,7 @@ class Answerer:
     asking: Asking
     waiting: WaitingRoom
     gathering: Gathering
+    gate: Gate
     chat: Chat
     clock: Clock
 
@@ -135,7 +138,7 @@ class Answerer:
         run = self._run(started, waited)
         running.hurry = run.reply.hurry
         try:
-            if self._must_run(started):
+            if self._must_run(run, waited):
                 await self._work(running, run)
         finally:
             following = await to_the_end(self._close(running, run))
@@ -150,10 +153,14 @@ class Answerer:
             await self.waiting.end(running.turn, waited, ending)
         return None if running.leaving else await self._commit(running, ending)
 
-    def _must_run(self, started: Started) -> bool:
-        turn = started.turn
-        poisoned = turn.deaths >= MOST_RUNS
-        return turn.ending is None and not poisoned and wordless(turn) is None
+    def _must_run(self, run: _Run, waited: Reply | None) -> bool:
+        turn = run.turn
+        if turn.ending is not None or turn.deaths >= MOST_RUNS:
+            return False
+        if not turn.checkpoint:
+            shown = waited is not None or not run.reply.untouched
+            run.refusal = self.gate.refusal(turn, shown=shown)
+        return run.refusal is None and wordless(turn) is None
 
     async def _begin(self, running: Running) -> Started | None:
         turn = running.turn
@@ -261,7 +268,8 @@ class Answerer:
         if run.cancelled and running.ended is None:
             await self._hand_over(run)
             return None
-        ending = run.turn.ending or wordless(run.turn) or self._ending(running, run)
+        known = run.turn.ending or run.refusal or wordless(run.turn)
+        ending = known or self._ending(running, run)
         running.decided = True
         if run.turn.ending is not None or not run.reply.text:
             run.reply.add(ending.text)
@@ -319,6 +327,8 @@ class Answerer:
             log.error("outcome of %s not kept yet: %s", turn.id, error)
 
     async def _deliver(self, turn: Turn, reply: Reply, ending: Ending) -> Ending:
+        if ending.error == MONTH and not ending.text and reply.untouched:
+            return replace(ending, delivery="delivered", proof=ending.proof or MONTH)
         try:
             if ending.state == "recalled" and await self.replies.retract(turn, reply):
                 return replace(ending, delivery="delivered", proof="retracted")
@@ -369,7 +379,8 @@ class Answerer:
         ending = turn.ending
         if ending is None or not ending.text:
             state: TurnState = "refused" if turn.state == "refused" else "answered"
-            ending = Ending(state, text=await self._worded(turn, words))
+            refusal = self.gate.refusal(turn)
+            ending = refusal or Ending(state, text=await self._worded(turn, words))
             await self._decide(turn, ending)
         reply = self.replies.make(turn, Snapshot())
         reply.add(ending.text)

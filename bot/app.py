@@ -17,12 +17,14 @@ from adapters.models.profiles import resolve
 from bot.access import Access
 from bot.answer import Answerer
 from bot.asking import Asking
+from bot.calls import Calls, Caps
 from bot.clock import SystemClock
 from bot.commands import Desk
-from bot.contract import ChatModel, ChatPlatform, Clock, TurnStore
+from bot.contract import ChatModel, ChatPlatform, Clock, Meter, TurnStore
 from bot.core import Bot
 from bot.deliveries import Deliveries
 from bot.errors import StoreError, StoreLocked
+from bot.gate import Gate
 from bot.gather import Gathering
 from bot.lanes import Lanes
 from bot.office import Office
@@ -31,6 +33,7 @@ from bot.personas import Personas
 from bot.place import Place
 from bot.receipts import Receipts
 from bot.replies import Replies
+from bot.saver import Saver
 from bot.settings import BotSettings, DingTalkBot, FeishuBot, ModelService, Settings
 from bot.tasks import TaskSet
 from bot.trail import Trails
@@ -54,7 +57,14 @@ class App:
     def __init__(self, settings: Settings, store: TurnStore, clock: Clock) -> None:
         self.settings, self.store, self.clock = settings, store, clock
         self.http = Http(clock=clock)
-        self.platforms = {bot.name: _platform(bot, self.http, clock) for bot in settings.bots}
+        self.calls = Calls(store, {bot.name: _caps(bot) for bot in settings.bots}, clock)
+        self.platforms = {
+            bot.name: _platform(bot, self.http, clock, self.calls.meter(bot.name))
+            for bot in settings.bots
+        }
+        self.access = Access(settings.admins)
+        self.gate = Gate(self.calls, self.platforms, self.access, clock)
+        self.saver = self._saver()
         self.model = _model(settings.model, self.http, clock)
         self.replies = Replies(store, self.platforms, Pacer(clock), Trails(clock), clock)
         self.deliveries = Deliveries(store, self.replies, clock)
@@ -76,8 +86,21 @@ class App:
             asking=Asking(self.model, personas, settings.chat, settings.model),
             waiting=WaitingRoom(self.replies, Receipts(self.platforms), clock),
             gathering=Gathering(settings.chat, clock),
+            gate=self.gate,
             chat=settings.chat,
             clock=clock,
+        )
+
+    def _saver(self) -> Saver:
+        lang = self.settings.chat.language
+        return Saver(
+            store=self.store,
+            calls=self.calls,
+            platforms=self.platforms,
+            modes={bot.name: bot.saver for bot in self.settings.bots},
+            admins=self.settings.admins,
+            lang="en" if lang == "en" else "zh",
+            clock=self.clock,
         )
 
     def _desk(self) -> Desk:
@@ -85,7 +108,7 @@ class App:
             store=self.store,
             lanes=self.lanes,
             platforms=self.platforms,
-            access=Access(self.settings.admins),
+            access=self.access,
             personas=self.answerer.asking.personas,
             waiting=self.answerer.waiting,
             office=self.office,
@@ -103,6 +126,8 @@ class App:
             lanes=self.lanes,
             trails=self.replies.trails,
             deliveries=self.deliveries,
+            saver=self.saver,
+            gate=self.gate,
             clock=self.clock,
             version=version("queqiao"),
             started_at=self.clock.monotonic(),
@@ -113,14 +138,21 @@ class App:
         address is taken, StoreError when the store cannot be read."""
         await self.console.start()
         await self.control.start()
+        await self.calls.flush()
+        self.saver.switch()
         left = await self.bot.recover()
         if left:
             log.info("going on with %d turns of an earlier run", left)
+        _warn_of_free_tiers(self.settings)
         for platform in self.platforms.values():
             self._tasks.spawn(platform.run(self.bot), name=f"platform {platform.bot}")
         self._tasks.spawn(self.bot.catch_up.run(), name="catch up")
         self._tasks.spawn(self.deliveries.run(), name="deliveries")
+        self._tasks.spawn(self.calls.run(self._look_at_calls), name="calls")
         self._tasks.spawn(self._prune(), name="prune")
+
+    async def _look_at_calls(self) -> None:
+        await self.saver.look(self.bot.announce)
 
     async def serve(self) -> None:
         """Until stop() or a signal."""
@@ -141,6 +173,7 @@ class App:
         await self.bot.drain(self.settings.chat.grace)
         for platform in self.platforms.values():
             await platform.close()
+        await self.calls.close()
         await self.model.close()
         await self.control.close()
         await self.console.close()
@@ -157,7 +190,25 @@ class App:
             await self.clock.sleep(PRUNE_EVERY)
 
 
-def _platform(bot: BotSettings, http: Http, clock: Clock) -> ChatPlatform:
+def _warn_of_free_tiers(settings: Settings) -> None:
+    """A default cap would throttle who pays; without one, who does not pay runs dry."""
+    for bot in settings.bots:
+        if isinstance(bot, DingTalkBot) and not (bot.monthly_calls and bot.monthly_messages):
+            log.info(
+                "%s: no monthly cap is set; a free organisation has 5000 API calls and 3000 "
+                "messages a month (monthly_calls, monthly_messages)",
+                bot.name,
+            )
+
+
+def _caps(bot: BotSettings) -> Caps:
+    """What the platform bills apart (reference/dingtalk.md 5.7, feishu.md 5.9)."""
+    if isinstance(bot, DingTalkBot):
+        return {"api": bot.monthly_calls, "message": bot.monthly_messages}
+    return {"api": bot.monthly_calls}
+
+
+def _platform(bot: BotSettings, http: Http, clock: Clock, meter: Meter) -> ChatPlatform:
     """A platform's code is loaded only when it is used."""
     if isinstance(bot, FeishuBot):
         from adapters.feishu.chat import FeishuPlatform, FeishuSettings
@@ -169,12 +220,13 @@ def _platform(bot: BotSettings, http: Http, clock: Clock) -> ChatPlatform:
             base_url=bot.base_url,
             transport=bot.transport,
             pace=bot.pace,
+            rotate=bot.rotate,
         )
-        return FeishuPlatform(feishu, http, clock)
-    return _dingtalk(bot, http, clock)
+        return FeishuPlatform(feishu, http, clock, meter)
+    return _dingtalk(bot, http, clock, meter)
 
 
-def _dingtalk(bot: DingTalkBot, http: Http, clock: Clock) -> ChatPlatform:
+def _dingtalk(bot: DingTalkBot, http: Http, clock: Clock, meter: Meter) -> ChatPlatform:
     from adapters.dingtalk.chat import DingTalkPlatform, DingTalkSettings
 
     settings = DingTalkSettings(
@@ -191,8 +243,9 @@ def _dingtalk(bot: DingTalkBot, http: Http, clock: Clock) -> ChatPlatform:
         deaf_after=bot.deaf_after,
         transport=bot.transport,
         pace=bot.pace,
+        rotate=bot.rotate,
     )
-    return DingTalkPlatform(settings, http, clock)
+    return DingTalkPlatform(settings, http, clock, meter)
 
 
 def _model(service: ModelService, http: Http, clock: Clock) -> ChatModel:

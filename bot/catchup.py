@@ -140,7 +140,11 @@ class CatchUp:
         log.info("%s was away %.0f s; looking at %d chats", bot, until - since, len(chats))
         told: set[str] = set()
         for chat, address in chats:
-            await self._fetch_chat(platform, Gap(bot, chat, since, until, ""), address, told)
+            try:
+                await self._fetch_chat(platform, Gap(bot, chat, since, until, ""), address, told)
+            except QuotaExhausted as error:
+                await self._miss(Gap(bot, "", since, until, _why(error)))
+                return  # every other chat would meet the same refusal
 
     async def _chats(self, bot: str, until: float) -> list[tuple[str, Json]]:
         since = until - ACTIVE
@@ -151,6 +155,8 @@ class CatchUp:
         """`told`: chats in which an answer owns up already."""
         try:
             found = await self._missed(platform, gap, address)
+        except QuotaExhausted:
+            raise
         except BorderError as error:
             await self._miss(replace(gap, why=_why(error)))
             return

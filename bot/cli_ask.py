@@ -18,8 +18,9 @@ from adapters.console.control import ask
 from bot.clock import SystemClock
 from bot.contract import Json, TurnStore
 from bot.errors import StoreError, StoreLocked, Transient
+from bot.month import month_of
 from bot.place import Place
-from bot.report import account_json, backlog_json, gap_json, turn_brief
+from bot.report import account_json, backlog_json, calls_json, gap_json, turn_brief
 from bot.report_text import status_text, why_text
 
 OK, FAILED = 0, 1
@@ -140,7 +141,7 @@ async def _stand_in(place: Place) -> AsyncIterator[TurnStore]:
 async def _status_without(place: Place) -> Json:
     """The same shape as the running process gives. What is wrong with the store is one
     of the problems: this command is asked when things are wrong."""
-    left: dict[str, Any] = {"backlog": {}, "undelivered": [], "gaps": []}
+    left: dict[str, Any] = {"backlog": {}, "undelivered": [], "gaps": [], "calls": []}
     problems = [NOT_RUNNING]
     try:
         async with _stand_in(place) as store:
@@ -154,10 +155,12 @@ async def _status_without(place: Place) -> Json:
 
 
 async def _left_in(store: TurnStore) -> dict[str, Any]:
+    now = SystemClock().time()
     return {
         "backlog": backlog_json(await store.backlog()),
         "undelivered": [turn_brief(turn) for turn in await store.undelivered()],
         "gaps": [gap_json(gap) for gap in await store.gaps()],
+        "calls": calls_json(await store.count_calls((), month_of(now)), now),
     }
 
 

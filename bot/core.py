@@ -114,6 +114,10 @@ class Bot:
     def gap(self, bot: str, since: float, until: float) -> None:
         self.catch_up.gap(bot, since, until)
 
+    async def announce(self, event: Event) -> None:
+        """Claim a notice of our own and tell it. Raises StoreError."""
+        self._go_on(await self._store.accept(event))
+
     # ------------------------------------------------------------ start and end
 
     async def recover(self) -> int:

@@ -29,6 +29,11 @@ LATE = "notice.late"
 """The notice that offers to answer what came too late (design.md 5)."""
 
 
+MONTH = "month"
+"""The error of a turn that was not answered because the month's calls are used up, and the
+head of the proof of one that another turn's sentence spoke for."""
+
+
 @dataclass(frozen=True, slots=True)
 class Result:
     """What a run came to. `stopped`: why somebody ended it; `ran`: whether the model was

@@ -20,8 +20,11 @@ from bot.contract import (
 )
 from bot.deliveries import Deliveries
 from bot.errors import BorderError, Gone, StoreError
+from bot.gate import Gate
 from bot.lanes import Lanes
 from bot.report import account_json, backlog_json, gap_json, turn_brief
+from bot.saver import Saver
+from bot.texts import both
 from bot.trail import Trails
 
 STORE_SECONDS = 2.0
@@ -48,6 +51,8 @@ class Office:
     lanes: Lanes
     trails: Trails
     deliveries: Deliveries
+    saver: Saver
+    gate: Gate
     clock: Clock
     version: str
     started_at: float
@@ -58,6 +63,7 @@ class Office:
     async def problems(self) -> list[str]:
         """As bot.contract.Operator."""
         found = [_red(p.status) for p in self.platforms.values() if not p.status.hearing]
+        found += [_closed(bot) for bot in self.platforms if self.gate.closed(bot)]
         try:
             await self._write()
         except (StoreError, TimeoutError) as error:
@@ -81,6 +87,18 @@ class Office:
         found = [*_counts(backlog), Metric("queqiao_open_cards", len(self.lanes), "gauge", OPEN)]
         for platform in self.platforms.values():
             found += self._of_link(platform)
+            found += self._of_month(platform.bot)
+        return found
+
+    def _of_month(self, bot: str) -> list[Metric]:
+        found = [Metric("queqiao_saving", self.saver.saving(bot), "gauge", SAVING, (("bot", bot),))]
+        for standing in self.saver.calls.standings(bot):
+            labels = (("bot", bot), ("kind", standing.kind))
+            found += [
+                Metric("queqiao_api_calls_month", standing.used, "gauge", CALLS, labels),
+                Metric("queqiao_api_calls_cap", standing.cap, "gauge", CAP, labels),
+                Metric("queqiao_api_calls_forecast", standing.forecast, "gauge", FORECAST, labels),
+            ]
         return found
 
     def _of_link(self, platform: ChatPlatform) -> list[Metric]:
@@ -118,7 +136,12 @@ class Office:
             "backlog": backlog_json(await self.store.backlog()),
             "undelivered": [turn_brief(turn) for turn in undelivered],
             "gaps": [gap_json(gap) for gap in await self.store.gaps()],
+            "calls": [call for bot in self.platforms for call in self._calls(bot)],
         }
+
+    def _calls(self, bot: str) -> list[Json]:
+        saving = self.saver.saving(bot)
+        return [{**s.json, "saving": saving} for s in self.saver.calls.standings(bot)]
 
     def _bot(self, platform: ChatPlatform) -> Json:
         status = platform.status
@@ -181,6 +204,10 @@ def _red(status: LinkStatus) -> str:
     return f"{status.name}: {status.cause or '没有连接 / not connected'}"
 
 
+def _closed(bot: str) -> str:
+    return f"{bot}: {both('report.closed').replace(chr(10), ' / ')}"
+
+
 def _last_state(turn: Turn, moments: tuple[Moment, ...]) -> str:
     """The state decided, or where the turn stands when nothing is."""
     decided = [
@@ -194,6 +221,10 @@ def _last_state(turn: Turn, moments: tuple[Moment, ...]) -> str:
 HEARING = "1 when what is said now reaches the bot, as far as can be known."
 SILENT = "Seconds since the last event of the application; -1 for never."
 RECONNECTS = "Connections that followed a loss."
+CALLS = "Calls of the platform counted this month, all processes together."
+CAP = "Most calls in a month, as set; 0 is no cap."
+FORECAST = "Calls that the month will have seen at its end, at the present pace."
+SAVING = "1 while answers are sent sparingly."
 OPEN = "Answers that are being written now."
 
 

@@ -10,14 +10,13 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
-from bot.contract import Clock, Delivery, Handle, ReplySink, Snapshot, Step
+from bot.contract import Charge, Clock, Delivery, Handle, ReplySink, Snapshot, Step
 from bot.errors import (
     AuthError,
     BorderError,
     PermissionDenied,
-    QuotaExhausted,
     RateLimited,
     StoreError,
     TooBig,
@@ -27,6 +26,7 @@ from bot.errors import (
 from bot.markdown import Cutter, clean, complete, fit_tables, preview
 from bot.markdown import Part as Piece
 from bot.pace import Pacer, Priority
+from bot.rhythm import News, Rhythm
 
 log = logging.getLogger(__name__)
 
@@ -41,8 +41,9 @@ SMALLEST_PART = 1000
 
 RETRYABLE = (RateLimited, Transient, Uncertain)
 
-PASSING = (*RETRYABLE, AuthError, PermissionDenied, QuotaExhausted)
-"""What may be over some minutes later: the last three when somebody repairs the app."""
+PASSING = (*RETRYABLE, AuthError, PermissionDenied)
+"""What may be over some minutes later: the last two when somebody repairs the app. A quota
+that is used up is not, and asking again costs of it."""
 
 MakeSink = Callable[[int], ReplySink]
 Note = Callable[[str, str], None]
@@ -55,10 +56,14 @@ class _Part:
 
     sink: ReplySink
     shown: Snapshot | None = None
-    shown_at: float = float("-inf")
+    rhythm: Rhythm = field(default_factory=Rhythm)
     opened: bool = False
     broken: bool = False
     done: Delivery | None = None
+
+    @property
+    def worded(self) -> bool:
+        return self.shown is not None and bool(self.shown.text)
 
 
 class Reply:
@@ -96,6 +101,8 @@ class Reply:
         self._cutter = Cutter(self._parts[0].sink.limits.max_bytes)
         self._tables: int | None = None
         self._grown = asyncio.Event()
+        self._news = asyncio.Event()
+        self._began_at: float | None = None
         self._loop: asyncio.Task[None] | None = None
         self._flight: asyncio.Task[object] | None = None
         self._hurried = asyncio.Event()
@@ -104,6 +111,8 @@ class Reply:
     # ------------------------------------------------------------ growing
 
     def add(self, text: str) -> None:
+        if not self._pieces:
+            self._news.set()
         self._pieces.append(text)
         self._grown.set()
 
@@ -117,6 +126,7 @@ class Reply:
         self._running = running
         if folded is not None:
             self._show_reasoning = folded
+        self._news.set()
         self._grown.set()
 
     def restart(self) -> None:
@@ -184,13 +194,14 @@ class Reply:
             await self._open(self._part(index + 1), self._snapshot(index + 1, pieces))
         part = self._part(last)
         if not part.broken and part.sink.limits.streams:
+            idle = max(0.0, -self._wait(part))
             await self._wait_for_pace(part)
-            await self._show(part, last)
+            await self._show(part, last, idle)
 
-    async def _show(self, part: _Part, index: int) -> None:
-        first = part.shown is None or not part.shown.text
+    async def _show(self, part: _Part, index: int, idle: float) -> None:
         try:
-            await self._grant(part, "show", Priority.FIRST if first else Priority.UPDATE)
+            priority = Priority.UPDATE if part.worded else Priority.FIRST
+            await self._grant(part, "show", priority)
             pieces = self._cut()
             snapshot = self._snapshot(index, pieces)
             if index < len(pieces) - 1:
@@ -204,19 +215,49 @@ class Reply:
             self._grown.set()
         except RETRYABLE as error:
             log.debug("update put off: %s", error)
-            part.shown_at = self._clock.monotonic()
+            self._tried(part, idle)
             self._grown.set()
         except BorderError as error:
             log.warning("updates given up, the final will tell: %s", error)
             part.broken = True
         else:
-            part.shown, part.shown_at = snapshot, self._clock.monotonic()
+            self._tried(part, idle)
+            part.shown = snapshot
             self._note("shown", "")
 
+    # ------------------------------------------------------------ the pace
+
     async def _wait_for_pace(self, part: _Part) -> None:
-        wait = part.shown_at + part.sink.limits.pace - self._clock.monotonic()
-        if wait > 0:
-            await self._clock.sleep(wait)
+        """Until its next show is due. While there is no text, the first one is news."""
+        while (wait := self._wait(part)) > 0:
+            if self._pieces:
+                await self._clock.sleep(wait)
+            else:
+                self._news.clear()
+                await self._pause(wait, self._news)
+
+    def _wait(self, part: _Part) -> float:
+        due = part.rhythm.due(self._what(part), part.sink.limits.pace, self._age)
+        return due - self._clock.monotonic()
+
+    def _what(self, part: _Part) -> News:
+        if self._pieces:
+            return "text" if part.worded else "first"
+        old = part.shown
+        return "line" if old is None or old.status != self._running.status else "thoughts"
+
+    def _tried(self, part: _Part, idle: float) -> None:
+        now, what = self._clock.monotonic(), self._what(part)
+        if self._began_at is None and self._pieces:
+            self._began_at = now
+        part.rhythm.tried(what, part.sink.limits.pace, self._age, idle, now)
+
+    @property
+    def _age(self) -> float:
+        """Seconds for which the text has been growing."""
+        return 0.0 if self._began_at is None else self._clock.monotonic() - self._began_at
+
+    # ------------------------------------------------------------ one call
 
     async def _open(self, part: _Part, snapshot: Snapshot) -> None:
         """Until it is open, or the ladder says that it cannot be."""
@@ -234,10 +275,17 @@ class Reply:
                 part.broken = True
                 return
             else:
-                part.opened = True
-                part.shown = replace(snapshot, text="")
-                if part.sink.limits.streams:
-                    self._note("opened", part.sink.handle.rung)
+                self._opened(part, snapshot)
+
+    def _opened(self, part: _Part, snapshot: Snapshot) -> None:
+        """What the card shows of the text is not certain: an earlier run may have opened
+        it. A fresh one that begins with text need not say it twice at once."""
+        part.opened, part.shown = True, replace(snapshot, text="")
+        if snapshot.text and part is not self._parts[0]:
+            part.rhythm.shown_at = self._clock.monotonic()
+        handle = part.sink.handle
+        if part.sink.limits.streams or handle.card_id or handle.message_id:
+            self._note("opened", handle.rung)
 
     async def _seal(self, index: int, pieces: list[Piece]) -> None:
         """Close a part whose text goes on in the next one; close() repeats what fails."""
@@ -247,7 +295,7 @@ class Reply:
             log.info("part %d is sealed later: %s", index, error)
 
     async def _grant(self, part: _Part, step: Step, priority: Priority) -> None:
-        await self._pacer.grant(part.sink.charges(step), priority, part.shown_at)
+        await self._pacer.grant(part.sink.charges(step), priority, part.rhythm.shown_at)
 
     async def _call(self, part: _Part, step: Step, snapshot: Snapshot) -> object:
         """One granted call. When the caller is cancelled the call goes on: a request on
@@ -258,7 +306,7 @@ class Reply:
         try:
             return await asyncio.shield(self._flight)
         except RateLimited as error:
-            bucket = error.bucket or (charges[-1].bucket if charges else "")
+            bucket = error.bucket or _narrowest(charges)
             if bucket:
                 self._pacer.refused(bucket, error.retry_after)
             raise
@@ -336,7 +384,7 @@ class Reply:
             log.info("final put off %.1f s: %s", wait, self.failure)
             if self._hurried.is_set() or self._clock.monotonic() + wait > self._deadline:
                 return None
-            await self._pause(wait)
+            await self._pause(wait, self._hurried)
 
     def hurry(self) -> None:
         """Shutdown: try what is being tried to its end, and nothing after it."""
@@ -346,13 +394,14 @@ class Reply:
         """Stop showing and leave the card open for the next process."""
         await self._stop_showing()
 
-    async def _pause(self, seconds: float) -> None:
-        hurried = asyncio.ensure_future(self._hurried.wait())
+    async def _pause(self, seconds: float, until: asyncio.Event) -> None:
+        """That long, or until something is so."""
+        happened = asyncio.ensure_future(until.wait())
         slept = asyncio.ensure_future(self._clock.sleep(seconds))
         try:
-            await asyncio.wait({hurried, slept}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({happened, slept}, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            hurried.cancel()
+            happened.cancel()
             slept.cancel()
 
     async def _stop_showing(self) -> None:
@@ -412,3 +461,16 @@ class Reply:
         proven = all(delivery.state == "delivered" for delivery in done)
         proof = " ".join(delivery.proof for delivery in done)
         return Delivery("delivered" if proven else "unconfirmed", proof)
+
+
+def _narrowest(charges: tuple[Charge, ...]) -> str:
+    """Where a refusal that blames no bucket is counted: at the card, message or chat, which
+    has the least room. What an API refuses to the whole app carries its name; to close
+    that for a trouble of unknown reach would let one card hold up the finals of all."""
+    narrowest = min(charges, key=_room, default=None)
+    return narrowest.bucket if narrowest else ""
+
+
+def _room(charge: Charge) -> float:
+    """Calls a second."""
+    return min((w.limit / w.seconds for w in charge.windows), default=0.0)

@@ -3,10 +3,12 @@ gives (pure). bot.report_text puts it into words."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict
 
-from bot.contract import Account, Backlog, Gap, Handle, Json, Moment, Turn, words_of
+from bot.contract import Account, Backlog, CallCount, Gap, Handle, Json, Moment, Turn, words_of
+from bot.month import forecast
 
 BRIEF = 200
 """Characters of a question or an answer in a list."""
@@ -83,6 +85,32 @@ def turn_brief(turn: Turn) -> Json:
         "question": one_line(words_of(new.parts), BRIEF),
         "answer": one_line((ending.text or ending.note) if ending else "", BRIEF),
     }
+
+
+def calls_json(counts: Iterable[CallCount], now: float) -> list[Json]:
+    """The calls of Operator.status() for one who does not know the caps (null), nor who
+    saves."""
+    totals = Counter[tuple[str, str, str]]()
+    apis: dict[tuple[str, str, str], dict[str, int]] = {}
+    for call in counts:
+        key = call.bot, call.month, call.kind
+        totals[key] += call.count
+        apis.setdefault(key, {})[call.api] = call.count
+    return [
+        {
+            "bot": bot,
+            "month": month,
+            "kind": kind,
+            "used": used,
+            "cap": None,
+            "forecast": forecast(used, now),
+            "level": "",
+            "refused": False,
+            "saving": False,
+            "apis": apis[bot, month, kind],
+        }
+        for (bot, month, kind), used in sorted(totals.items())
+    ]
 
 
 def gap_json(gap: Gap) -> Json:

@@ -15,6 +15,10 @@ from bot.texts import say
 UNNEEDED = "unneeded"
 """The proof of a turn that ended while it waited: whoever ended it told the person."""
 
+MONTH = "month"
+"""The error of a turn for which no calls were left, and the head of its proof when the
+sentence of another turn spoke for it."""
+
 LATE = "late"
 """The error of a turn that came too late, and the head of its proof: the turn that offers
 to answer it."""
@@ -33,6 +37,9 @@ def status_text(status: Json, lang: str, zone: tzinfo | None = None) -> str:
     lines += [_bot_line(bot, lang) for bot in status["bots"]]
     if status["backlog"]:
         lines += ["", *_backlog_lines(status["backlog"], lang, zone)]
+    if status.get("calls"):
+        lines += ["", say("report.calls", lang, month=status["calls"][0]["month"])]
+        lines += [f"{call['bot']}: {call_line(call, lang)}" for call in status["calls"]]
     if status["undelivered"]:
         lines += ["", say("report.undelivered", lang)]
         lines += [_undelivered_line(turn, lang, zone) for turn in status["undelivered"]]
@@ -73,6 +80,21 @@ def _backlog_lines(backlog: Json, lang: str, zone: tzinfo | None) -> list[str]:
     if backlog["redelivered"]:
         lines.append(say("report.redelivered", lang, count=backlog["redelivered"]))
     return lines
+
+
+def call_line(call: Json, lang: str) -> str:
+    """One of the calls of Operator.status(): used, cap and forecast."""
+    blanks = {
+        "kind": say(f"calls.{call['kind']}", lang),
+        "used": f"{call['used']:,}",
+        "forecast": f"{call['forecast']:,}",
+    }
+    if call["cap"]:
+        blanks |= {"cap": f"{call['cap']:,}", "share": str(100 * call["used"] // call["cap"])}
+    key = "calls.counted" if call["cap"] is None else "calls.open"
+    line = say("calls.capped" if call["cap"] else key, lang, **blanks)
+    marks = [mark for mark in ("refused", "saving") if call.get(mark)]
+    return "- " + "".join([line, *(say(f"calls.{mark}", lang) for mark in marks)])
 
 
 def _undelivered_line(turn: Json, lang: str, zone: tzinfo | None) -> str:
@@ -137,6 +159,7 @@ RULE = {
     "notice.broken": "why.rule_broken",
     "notice.quota": "why.rule_quota",
     "notice.nothing_to_retry": "why.rule_nothing_to_retry",
+    "notice.month": "why.rule_month",
 }
 
 DELIVERY = {
@@ -203,7 +226,7 @@ def _turn_lines(turn: Json, since: float, lang: str) -> list[str]:
         lines.append(say("why.rule", lang, rule=_known(RULE, rule, lang)))
     state = _known(STATE, turn["state"], lang)
     lines.append(say("why.outcome", lang, state=state, attempt=turn["attempt"]))
-    if turn["error"] not in ("", LATE):
+    if turn["error"] not in ("", LATE, MONTH):
         lines.append(say("why.error", lang, error=one_line(turn["error"])))
     lines.append(_delivery_line(turn, lang))
     lines += [_reply_line(reply, lang) for reply in turn["replies"]]
@@ -213,6 +236,8 @@ def _turn_lines(turn: Json, since: float, lang: str) -> list[str]:
 
 def _rule(turn: Json) -> str:
     """Why the question was not given to the model, as the key of a notice, or empty."""
+    if turn["error"] == MONTH:
+        return "notice.month"
     if turn["kind"] == "notice":
         return str(turn.get("notice") or "")
     if turn["state"] != "refused":
@@ -228,6 +253,8 @@ def _delivery_line(turn: Json, lang: str) -> str:
         return say("why.unneeded", lang)
     if proof.startswith(f"{LATE}:"):
         return say("why.offered", lang, turn=proof.removeprefix(f"{LATE}:"))
+    if proof.startswith(f"{MONTH}:"):
+        return say("why.month_told", lang, turn=proof.removeprefix(f"{MONTH}:"))
     key = DELIVERY.get(turn["delivery"], "why.open")
     return say(key, lang, proof=one_line(proof) or "?", turn=turn["id"])
 

@@ -16,6 +16,7 @@ from typing import Any, Literal
 from urllib.parse import unquote
 
 from bot.errors import SettingsError
+from bot.month import Mode
 from bot.place import Place, read_place
 from bot.settings_file import (
     Problems,
@@ -31,13 +32,24 @@ Transport = Literal["native", "sdk"]
 
 
 def key(
-    what: str, *, secret: bool = False, default: Any = ..., choices: tuple[str, ...] = ()
+    what: str,
+    *,
+    secret: bool = False,
+    default: Any = ...,
+    choices: tuple[str, ...] = (),
+    zero: bool = False,
 ) -> Any:
-    """A setting: what it is for, and whether it must never be printed."""
-    metadata = {"what": what, "secret": secret, "choices": choices}
+    """A setting: what it is for, and whether it must never be printed. `zero`: the number
+    may be 0."""
+    metadata = {"what": what, "secret": secret, "choices": choices, "zero": zero}
     if default is ...:
         return field(metadata=metadata, repr=not secret)
     return field(default=default, metadata=metadata, repr=not secret)
+
+
+SAVERS = ("auto", "always", "never")
+SAVER = "plain replies, two calls each: auto (from 80 % of the month), always or never"
+ROTATE = "seconds of silence after which a fresh connection is opened; 0 never does"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +61,15 @@ class FeishuBot:
     name: str = key("the bot's name in this program", default="feishu")
     base_url: str = key("https://open.larksuite.com for Lark", default="https://open.feishu.cn")
     transport: Transport = key("native or sdk", default="native", choices=("native", "sdk"))
-    pace: float = key("least seconds between two updates of a card", default=0.3)
+    pace: float = key("seconds between a card's first two texts; later gaps grow", default=0.4)
+    monthly_calls: int = key(
+        "most API calls in a month; 0: no cap. The basic plan has one that Feishu moves: "
+        "10000, 50000, for a time 1000000, for all apps of the tenant together",
+        default=0,
+        zero=True,
+    )
+    saver: Mode = key(SAVER, default="auto", choices=SAVERS)
+    rotate: float = key(ROTATE, default=1800.0, zero=True)
     platform: Literal["feishu"] = key("feishu", default="feishu", choices=("feishu",))
 
 
@@ -69,7 +89,21 @@ class DingTalkBot:
     receipts: bool = key("mark messages with an emotion (two API calls each)", default=False)
     deaf_after: float = key("seconds without the server's pings that end a link", default=90.0)
     transport: Transport = key("native or sdk", default="native", choices=("native", "sdk"))
-    pace: float = key("least seconds between two updates of a card", default=1.0)
+    pace: float = key("seconds between a card's first two texts; later gaps grow", default=1.0)
+    monthly_calls: int = key(
+        "most API calls in a month; 0: no cap. A FREE ORGANISATION HAS 5000 (a professional "
+        "one 200000), for all its apps together: set it",
+        default=0,
+        zero=True,
+    )
+    monthly_messages: int = key(
+        "most webhook messages and Stream pushes in a month; 0: no cap. A FREE ORGANISATION "
+        "HAS 3000 (a professional one 50000): set it",
+        default=0,
+        zero=True,
+    )
+    saver: Mode = key(SAVER, default="auto", choices=SAVERS)
+    rotate: float = key(ROTATE, default=1800.0, zero=True)
     platform: Literal["dingtalk"] = key("dingtalk", default="dingtalk", choices=("dingtalk",))
 
 
@@ -152,12 +186,15 @@ ENVIRONMENT: dict[str, tuple[str, str]] = {
     "FEISHU_APP_ID": ("feishu", "app_id"),
     "FEISHU_APP_SECRET": ("feishu", "app_secret"),
     "FEISHU_BASE_URL": ("feishu", "base_url"),
+    "FEISHU_MONTHLY_CALLS": ("feishu", "monthly_calls"),
     "FEISHU_TRANSPORT": ("feishu", "transport"),
     "DINGTALK_CLIENT_ID": ("dingtalk", "client_id"),
     "DINGTALK_CLIENT_SECRET": ("dingtalk", "client_secret"),
     "DINGTALK_BASE_URL": ("dingtalk", "base_url"),
     "DINGTALK_OAPI_BASE_URL": ("dingtalk", "oapi_base_url"),
     "DINGTALK_CARD_TEMPLATE_ID": ("dingtalk", "card_template_id"),
+    "DINGTALK_MONTHLY_CALLS": ("dingtalk", "monthly_calls"),
+    "DINGTALK_MONTHLY_MESSAGES": ("dingtalk", "monthly_messages"),
     "DINGTALK_TRANSPORT": ("dingtalk", "transport"),
     "DEEPSEEK_API_KEY": ("model", "api_key"),
     "DEEPSEEK_BASE_URL": ("model", "base_url"),
@@ -240,12 +277,14 @@ def _build(raw: dict[str, Any], environ: Mapping[str, str], problems: Problems) 
     )
 
 
-def _environment(environ: Mapping[str, str]) -> dict[str, dict[str, str]]:
-    tables: dict[str, dict[str, str]] = {"": {}, "feishu": {}, "dingtalk": {}, "model": {}}
+def _environment(environ: Mapping[str, str]) -> dict[str, dict[str, Any]]:
+    """Table by table what the variables say; a count as a number, if it is one."""
+    tables: dict[str, dict[str, Any]] = {"": {}, "feishu": {}, "dingtalk": {}, "model": {}}
     for name, (table, name_in_table) in ENVIRONMENT.items():
         value = environ.get(name, "").strip()
         if value:
-            tables[table][name_in_table] = value
+            counts = name_in_table.startswith("monthly_") and re.fullmatch("[0-9]{1,9}", value)
+            tables[table][name_in_table] = int(value) if counts else value
     return tables
 
 
@@ -253,7 +292,7 @@ def _merged(
     given: dict[str, Any],
     table: str,
     path: str,
-    overrides: dict[str, dict[str, str]],
+    overrides: dict[str, dict[str, Any]],
     problems: Problems,
 ) -> dict[str, Any]:
     """`given`, which stands at `path`, with the environment's values for `table` over it;
@@ -280,7 +319,7 @@ def _list(raw: dict[str, Any], name: str, problems: Problems) -> list[Any]:
 
 
 def _bots(
-    raw: dict[str, Any], overrides: dict[str, dict[str, str]], problems: Problems
+    raw: dict[str, Any], overrides: dict[str, dict[str, Any]], problems: Problems
 ) -> list[BotSettings]:
     """The file's [[bots]]; the environment's bot of a platform replaces values of the
     file's bot of that name, or stands beside the others."""

@@ -161,6 +161,8 @@ def _convert(value: Any, hint: Any, entry: Field[Any], name: str, problems: Prob
     if _blank(value) and entry.default != "":
         problems.add(name, "不能为空；不用就删去这一行", "must not be empty; or remove the line")
         return value
+    if entry.metadata.get("zero") and hint in (int, float) and _is_number(value, hint):
+        return _not_negative(hint(value), name, problems)
     return _typed(value, hint, name, problems)
 
 
@@ -196,6 +198,12 @@ def _is_number(value: Any, hint: type) -> bool:
 def _positive(value: float, name: str, problems: Problems) -> float:
     if value <= 0:
         problems.add(name, "应大于 0", "must be greater than 0")
+    return value
+
+
+def _not_negative(value: float, name: str, problems: Problems) -> float:
+    if value < 0:
+        problems.add(name, "不能小于 0", "must not be less than 0")
     return value
 
 

@@ -63,3 +63,16 @@ def _put(dialect: str, table: Table, columns: tuple[str, ...]) -> Any:
 def put(connection: Connection, table: Table, values: Mapping[str, Any]) -> None:
     """Insert the row, or change these columns of the one with its key."""
     connection.execute(_put(connection.dialect.name, table, tuple(values)), values)
+
+
+@cache
+def _increase(dialect: str, table: Table, column: str) -> Any:
+    statement = _INSERT[dialect](table)
+    keys = [column.name for column in table.primary_key]
+    total = table.c[column] + statement.excluded[column]
+    return statement.on_conflict_do_update(index_elements=keys, set_={column: total})
+
+
+def increase(connection: Connection, table: Table, values: Mapping[str, Any], column: str) -> None:
+    """Insert the row, or add its `column` to that of the one with its key."""
+    connection.execute(_increase(connection.dialect.name, table, column), values)

@@ -198,6 +198,19 @@ tally = Table(
 )
 """Sums of what was pruned: `redelivered` is the repeats of forgotten events."""
 
+calls = Table(
+    "calls",
+    metadata,
+    Column("month", Words, primary_key=True, nullable=False),
+    Column("bot", Words, primary_key=True, nullable=False),
+    Column("kind", Words, primary_key=True, nullable=False),
+    Column("api", Words, primary_key=True, nullable=False),
+    _number("count"),
+    sqlite_with_rowid=False,
+)
+"""How often a bot called an API in a month (YYYY-MM, Beijing time); a few rows a month,
+kept for good."""
+
 ENDED_CHAT = text("kind = 'chat' AND ended_at IS NOT NULL")
 """Turns that /retry can name. Literal, because a partial index serves only a query that
 repeats its condition word for word."""

@@ -12,6 +12,7 @@ from bot.contract import (
     Accepted,
     Account,
     Backlog,
+    CallCount,
     Clock,
     Conversation,
     Ending,
@@ -26,7 +27,7 @@ from bot.contract import (
     TurnStore,
     UsageTotal,
 )
-from storage import accounts, beats, deliveries, hearing, intake, rows, turns
+from storage import accounts, beats, calls, deliveries, hearing, intake, rows, turns
 from storage import history as past
 from storage.database import Database
 from storage.leases import Beat, Fence, Holder, Lease, NotOurs, Stamp
@@ -261,6 +262,11 @@ class SqlTurnStore:
 
     async def gaps(self, limit: int = 100) -> tuple[Gap, ...]:
         return await self.database.run(lambda c: hearing.gaps(c, limit))
+
+    # ------------------------------------------------------------ what the month has cost
+
+    async def count_calls(self, more: tuple[CallCount, ...], month: str) -> tuple[CallCount, ...]:
+        return await self.database.run(lambda c: calls.count_calls(c, more, month))
 
     # ------------------------------------------------------------ care
 

@@ -19,6 +19,7 @@ from adapters.feishu.card import ANSWER, draw, face, fitting, post, text
 from adapters.feishu.chat import FeishuPlatform
 from adapters.feishu.foreign_text import literal, plain, safe
 from adapters.feishu.settings import FeishuSettings
+from adapters.feishu.speed import typewriter
 from adapters.http import Http
 from adapters.playground.clock import VirtualClock
 from bot.contract import Button, Delivery, Handle, ReplySink, Snapshot
@@ -342,7 +343,7 @@ async def test_a_repeated_send_is_filled_where_it_stands(desk: Desk, feishu: Fei
     feishu.faults["reply"] = ["lost"]
     with pytest.raises(Uncertain):
         await desk.sink().open(running())
-    await desk.platform._api.create_card(draw(face(running()), streaming=True))
+    await desk.platform._api.create_card(draw(face(running()), typewriter(60.0)))
     sink = desk.sink(replace(desk.saved[-1], card_id="7001"), attempt=2)
     await sink.open(running())
     await sink.finish(final("Hello"))
@@ -465,7 +466,7 @@ async def test_a_missing_scope_goes_down_and_is_remembered(desk: Desk, feishu: F
     assert feishu.names == ["create", "reply", "patch", "patch"]
     assert elements(feishu.messages["om_0"]["content"])[ANSWER]["content"] == "Hello!"
     assert sink.limits.whole_markdown
-    assert sink.limits.pace >= 1.5
+    assert sink.limits.pace.first >= 1.5
     await desk.sink(Handle("t2-p0")).open(running())
     assert feishu.names[4:] == ["reply"]
     await desk.clock.advance(601)
@@ -591,6 +592,49 @@ async def test_the_chat_is_to_blame_for_230020(desk: Desk, feishu: Feishu) -> No
     assert caught.value.bucket in {charge.bucket for charge in sink.charges("open")}
 
 
+async def test_a_card_is_told_the_models_speed_by_one_call_that_is_charged(
+    desk: Desk, feishu: Feishu
+) -> None:
+    sink = desk.sink()
+    await sink.open(running())
+    told = desk.platform._api.charge("settings")
+    charged = []
+    for second in range(12):
+        charged.append(told in sink.charges("show"))
+        await sink.show(running("x" * (1 + 150 * second)))
+        await desk.clock.advance(1.0)
+    assert feishu.names.count("settings") == sum(charged) == 1
+    config = json.loads(feishu.body("settings")["settings"])["config"]
+    typing = config["streaming_config"]
+    step, every = typing["print_step"]["default"], typing["print_frequency_ms"]["default"]
+    assert config["streaming_mode"] is True, "said again, so the ten minutes begin anew"
+    assert 0.45 * 150 <= step * 1000 / every <= 150
+
+
+async def test_a_speed_that_keeps_changing_is_told_twice_and_no_more(
+    desk: Desk, feishu: Feishu
+) -> None:
+    sink = desk.sink()
+    await sink.open(running())
+    length = 1
+    for speed in (20, 300, 20, 300, 20, 300):
+        for _ in range(15):
+            await sink.show(running("x" * length))
+            await desk.clock.advance(1.0)
+            length += speed
+    assert feishu.names.count("settings") == 2
+
+
+async def test_the_renewal_says_the_speed_again(desk: Desk, feishu: Feishu) -> None:
+    sink = desk.sink()
+    await sink.open(running("Hel"))
+    await sink.show(running("Hello"))
+    await desk.clock.advance(500.0)
+    await sink.show(running("Hello world"))
+    assert feishu.names[-2:] == ["settings", "content"]
+    assert "streaming_config" in json.loads(feishu.body("settings")["settings"])["config"]
+
+
 async def test_charges_tell_the_calls(desk: Desk, feishu: Feishu) -> None:
     """Every call is charged to its API before it is made."""
     sink = desk.sink()
@@ -622,7 +666,7 @@ async def test_too_much_text_is_refused_before_it_is_sent(desk: Desk, feishu: Fe
 
 def test_reasoning_makes_room_for_the_answer() -> None:
     snapshot = final("字" * 5000, reasoning='"\n<' * 10_000)
-    shown, card = fitting(snapshot, streaming=False)
+    shown, card = fitting(snapshot)
     assert elements(card)[ANSWER]["content"] == "字" * 5000
     assert len(json.dumps(card, ensure_ascii=False).encode()) < 30_000
     assert face(snapshot).texts != shown.texts
@@ -713,7 +757,7 @@ def test_what_is_shown_stays_a_prefix(words: str) -> None:
 @given(st.text(st.characters(), max_size=100))
 def test_any_text_makes_a_card_that_json_can_carry(words: str) -> None:
     snapshot = final(words, reasoning=words, note=words, footer=words)
-    _, card = fitting(snapshot, streaming=False)
+    _, card = fitting(snapshot)
     json.dumps([card, post(snapshot), text(snapshot)], ensure_ascii=False).encode()
 
 

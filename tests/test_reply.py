@@ -7,10 +7,12 @@ import asyncio
 import itertools
 from dataclasses import dataclass, field
 
+import pytest
+
 from adapters.playground.clock import VirtualClock
-from bot.contract import Charge, Delivery, Handle, Limits, Snapshot, Step
+from bot.contract import Charge, Delivery, Handle, Limits, Pace, Snapshot, Step, Window
 from bot.errors import RateLimited, Transient
-from bot.pace import Pacer
+from bot.pace import Pacer, Priority
 from bot.reply import Reply
 
 PACE = 0.3
@@ -28,7 +30,7 @@ class Card:
     finished: list[Snapshot] = field(default_factory=list)
     flying: int = 0
     crowded: bool = False
-    limits: Limits = field(default_factory=lambda: Limits(PACE, 10_000))
+    limits: Limits = field(default_factory=lambda: Limits(Pace(PACE), 10_000))
     handle: Handle = field(default_factory=lambda: Handle("k"))
 
     def charges(self, step: Step) -> tuple[Charge, ...]:
@@ -131,3 +133,91 @@ async def test_a_final_is_repeated_until_it_is_proven_and_no_longer_than_it_may(
     await clock.advance(21.0)
     assert (await closing) is None and isinstance(again.failure, Transient)
     assert clock.monotonic() - start <= 21.0
+
+
+# ---------------------------------------------------------------- the pace
+
+
+GROWING = Pace(0.4, 2.0, 6.4, 6.4)
+
+
+def growing_card(clock: VirtualClock, pace: Pace = GROWING) -> Card:
+    return Card(clock, limits=Limits(pace, 10_000))
+
+
+def gaps(card: Card) -> list[float]:
+    return [round(b - a, 2) for (a, _), (b, _) in itertools.pairwise(card.shown)]
+
+
+async def test_the_gaps_grow_and_neither_a_status_nor_a_restart_resets_them() -> None:
+    clock = VirtualClock(settle=0.0)
+    card = growing_card(clock)
+    reply = reply_on(card)
+    reply.start()
+    await speak(reply, clock, 700, 0.01)
+    assert gaps(card)[:3] == [0.4, 0.8, 1.6]
+    reply.retitle(Snapshot(status="anew", note="?"))
+    reply.restart()
+    await speak(reply, clock, 2000, 0.01)
+    assert gaps(card)[3:] == [3.2, 6.4, 6.4, 6.4]
+
+
+async def test_thoughts_are_renewed_rarely_and_the_first_text_cuts_their_wait_short() -> None:
+    clock = VirtualClock(settle=0.0)
+    card = growing_card(clock)
+    reply = Reply(
+        lambda part: card,
+        Pacer(clock),
+        clock,
+        Snapshot(status="…"),
+        lambda *_: None,
+        show_reasoning=True,
+    )
+    reply.start()
+    for _ in range(100):
+        reply.add_reasoning("hm ")
+        await clock.advance(0.1)
+    assert [round(at, 1) for at, _ in card.shown] == [0.1, 6.5]
+    reply.add("So")
+    await clock.advance(0.01)
+    assert card.shown[-1] == (pytest.approx(10.0, abs=0.01), "So")
+    await speak(reply, clock, 30, 0.1)
+    assert gaps(card)[2:] == [0.4, 0.8, 1.6], "the text has its own gaps"
+
+
+async def test_a_place_in_the_line_that_moves_is_shown_at_growing_gaps() -> None:
+    clock = VirtualClock(settle=0.0)
+    card = growing_card(clock)
+    reply = reply_on(card)
+    reply.start()
+    for place in range(100, 0, -1):
+        reply.retitle(Snapshot(status=f"{place} ahead"))
+        await clock.advance(0.1)
+    assert gaps(card) == [0.4, 0.8, 1.6, 3.2]
+
+
+async def test_a_refusal_of_unknown_reach_holds_up_its_card_alone() -> None:
+    @dataclass
+    class Charged(Card):
+        def charges(self, step: Step) -> tuple[Charge, ...]:
+            mine = Charge("card", (Window(10, 1.0),))
+            api = (Window(50, 1.0), Window(1000, 60.0))
+            return (Charge("settings", api), mine, Charge("content", api), mine)
+
+    clock = VirtualClock(settle=0.0)
+    card = Charged(clock, failures=[RateLimited("slow down", retry_after=5.0)])
+    pacer = Pacer(clock)
+    reply = Reply(lambda part: card, pacer, clock, Snapshot(), lambda *_: None)
+    reply.start()
+    await clock.advance(1.0)
+
+    async def free(bucket: str) -> bool:
+        window = (Window(50, 1.0),)
+        asking = asyncio.create_task(pacer.grant((Charge(bucket, window),), Priority.UPDATE, 0.0))
+        await clock.advance(0.01)
+        granted = asking.done()
+        asking.cancel()
+        return granted
+
+    assert await free("settings") and await free("content") and not await free("card")
+    await reply.leave()

@@ -29,7 +29,7 @@ from bot.contract import (
     TurnState,
 )
 from bot.report import account_json, backlog_json, gap_json, one_line, turn_brief
-from bot.report_text import status_text, why_text
+from bot.report_text import call_line, status_text, why_text
 from bot.texts import TABLES, say
 
 BEIJING = timezone(timedelta(hours=8))
@@ -440,3 +440,48 @@ def test_gaps_are_listed() -> None:
 def test_a_bot_that_does_not_run() -> None:
     said = status_text(status_of(ready=False, uptime=0.0, bots=[], problems=["x"]), "zh", BEIJING)
     assert "没有在运行" in said and "已运行" not in said
+
+
+# ---------------------------------------------------------------- the month's calls
+
+CALL: dict[str, Any] = {
+    "bot": "hr",
+    "month": "2026-03",
+    "kind": "api",
+    "used": 4100,
+    "cap": 5000,
+    "forecast": 12345,
+    "level": "save",
+    "refused": False,
+    "saving": True,
+    "apis": {"stream": 4100},
+}
+
+
+@pytest.mark.parametrize("lang", TABLES)
+def test_what_the_month_has_cost(lang: str) -> None:
+    line = call_line(CALL, lang)
+    assert all(word in line for word in ("4,100", "5,000", "82%", "12,345"))
+    assert say("calls.saving", lang) in line and say("calls.refused", lang) not in line
+    free = call_line({**CALL, "cap": 0, "saving": False, "refused": True}, lang)
+    assert "5,000" not in free and "%" not in free and say("calls.refused", lang) in free
+
+
+@pytest.mark.parametrize("lang", TABLES)
+def test_the_status_tells_of_each_account_by_bot(lang: str) -> None:
+    other = {**CALL, "kind": "message", "used": 7}
+    status = {"ready": True, "problems": [], "version": "1", "uptime": 1.0, "bots": []}
+    status |= {"backlog": {}, "undelivered": [], "gaps": [], "calls": [CALL, other]}
+    told = status_text(status, lang)
+    assert "2026-03" in told and told.count("hr") == 2 and say("calls.message", lang) in told
+
+
+@pytest.mark.parametrize("lang", TABLES)
+def test_a_question_that_found_no_calls_left(lang: str) -> None:
+    spoken = Ending("refused", text="sorry", error="month", delivery="delivered", proof="om_9")
+    silent = Ending("refused", error="month", delivery="delivered", proof="month:abc")
+    turns = [Turn(new(), 1, "refused", 1, ending=ending, ended=True) for ending in (spoken, silent)]
+    first, second = [why(Account("hr:om_1", AT, turn=turn), lang=lang) for turn in turns]
+    assert say("why.rule_month", lang) in first and "om_9" in first
+    assert say("why.rule_month", lang) in second
+    assert say("why.month_told", lang, turn="abc") in second

@@ -546,3 +546,50 @@ def test_every_variable_sets_a_key_that_exists() -> None:
     }
     for variable, (table, name) in ENVIRONMENT.items():
         assert name in {entry.name for entry in fields(kinds[table])}, variable
+
+
+# ---------------------------------------------------------------- the month's calls
+
+
+def test_caps_are_off_until_they_are_set(read: Read) -> None:
+    feishu, dingtalk = read(**LEAST, **DINGTALK).bots
+    assert isinstance(feishu, FeishuBot) and isinstance(dingtalk, DingTalkBot)
+    assert (feishu.monthly_calls, feishu.saver, feishu.rotate) == (0, "auto", 1800.0)
+    assert (dingtalk.monthly_calls, dingtalk.monthly_messages) == (0, 0)
+
+
+def test_a_cap_a_saver_and_no_rotation(read: Read) -> None:
+    more = 'monthly_calls = 5000\nsaver = "never"\nrotate = 0\n'
+    (bot,) = read(BOT + more + SERVICE).bots
+    assert isinstance(bot, FeishuBot)
+    assert (bot.monthly_calls, bot.saver, bot.rotate) == (5000, "never", 0.0)
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("monthly_calls = -1", "must not be less than 0"),
+        ("monthly_calls = 1.5", "must be a whole number"),
+        ('monthly_calls = "many"', "must be a whole number"),
+        ("monthly_calls = true", "must be a whole number"),
+        ("rotate = -0.5", "must not be less than 0"),
+        ("rotate = nan", "must be a number"),
+        ('saver = "sometimes"', "must be one of auto, always, never"),
+        ("monthly_call = 5", "did you mean monthly_calls?"),
+        ("monthly_messages = 5", "did you mean"),
+    ],
+)
+def test_wrong_caps_are_named(complaints: Complaints, line: str, words: str) -> None:
+    """Feishu bills no messages apart, so it has no cap of them."""
+    (told,) = complaints(BOT + line + "\n" + SERVICE)
+    assert words in told and told.startswith(f"bots[0].{line.partition(' ')[0]} (line 5)")
+
+
+def test_caps_from_the_environment(read: Read, complaints: Complaints) -> None:
+    bots = read(
+        **LEAST, **DINGTALK, FEISHU_MONTHLY_CALLS="10000", DINGTALK_MONTHLY_CALLS=" 0 "
+    ).bots
+    assert [bot.monthly_calls for bot in bots] == [10_000, 0]
+    for wrong in ("many", "-5", "1e3", "5,000"):
+        (told,) = complaints("", **LEAST, FEISHU_MONTHLY_CALLS=wrong)
+        assert told.startswith("FEISHU_MONTHLY_CALLS: ") and "whole number" in told

@@ -99,6 +99,25 @@ def test_an_upgraded_database_is_as_a_new_one(tmp_path: Path) -> None:
     assert shapes[0] == shapes[1]
 
 
+@pytest.mark.parametrize("version", range(1, NEWEST))
+def test_every_earlier_version_becomes_the_newest(tmp_path: Path, version: int) -> None:
+    """With what stood in it."""
+    path = tmp_path / "old.db"
+    old(path)
+    engine, fresh = engine_for(path, durable=False), engine_for(tmp_path / "new.db", durable=False)
+    with engine.connect() as connection, fresh.connect() as other:
+        if version > 1:
+            migrate(connection, migrations.STEPS[:version])
+        before = counts(path)
+        migrate(connection)
+        migrate(other)
+        assert shape(connection) == shape(other)
+    engine.dispose()
+    fresh.dispose()
+    after = counts(path)
+    assert before["turn"] and before.items() <= after.items()
+
+
 def test_steps_run_once_each_and_in_order(tmp_path: Path) -> None:
     engine = engine_for(tmp_path / "a.db", durable=False)
     ran: list[int] = []

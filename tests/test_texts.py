@@ -158,6 +158,7 @@ def test_every_note_of_an_error_exists_and_needs_its_reference_alone() -> None:
 
 
 MADE = {
+    "calls": ("api", "message", "refused", "saving"),
     "card": ("stopped", "recalled"),
     "chat": ("p2p", "group"),
     "help": tuple(WORDS),

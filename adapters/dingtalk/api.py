@@ -14,12 +14,21 @@ from typing import Any
 
 from yarl import URL
 
-from adapters.dingtalk.codes import STALE_TOKEN, code_of, error_of
+from adapters.dingtalk.codes import FREE, STALE_TOKEN, code_of, error_of
 from adapters.dingtalk.foreign import at, dumps, items_at, number_at, text_at
 from adapters.dingtalk.settings import DingTalkSettings
 from adapters.http import Answer, Http
-from bot.contract import Charge, Clock, Json, Window
-from bot.errors import BorderError, Bug, Gone, RateLimited, Transient, Uncertain
+from adapters.meter import Unmetered
+from bot.contract import CallKind, Charge, Clock, Json, Meter, Window
+from bot.errors import (
+    BorderError,
+    Bug,
+    Gone,
+    QuotaExhausted,
+    RateLimited,
+    Transient,
+    Uncertain,
+)
 
 log = logging.getLogger(__name__)
 
@@ -43,10 +52,15 @@ class _Token:
 
 
 class DingTalkApi:
-    """The REST side of one app. `clock` dates the token only; nothing here waits."""
+    """The REST side of one app. `clock` dates the token only; nothing here waits. `meter`
+    hears of every request that counts against the month, API calls and session webhooks
+    apart; tokens are free (reference/dingtalk.md 5.7)."""
 
-    def __init__(self, settings: DingTalkSettings, http: Http, clock: Clock) -> None:
+    def __init__(
+        self, settings: DingTalkSettings, http: Http, clock: Clock, meter: Meter | None = None
+    ) -> None:
         self._settings, self._http, self._clock = settings, http, clock
+        self._meter = meter or Unmetered()
         self._base = settings.base_url.rstrip("/")
         self._hosts = [_origin(settings.base_url), _origin(settings.oapi_base_url)]
         self._token: _Token | None = None
@@ -117,18 +131,46 @@ class DingTalkApi:
         """One call of the new API; the whole answer body. A dead token is replaced and the
         call repeated once."""
         token = await self.token()
-        answer = await self._send(method, path, body, token)
+        answer = await self._send(method, path, body, token, api)
         if answer.status == 401 or code_of(answer) in STALE_TOKEN:
             self.drop_token(token)
-            answer = await self._send(method, path, body, await self.token())
+            answer = await self._send(method, path, body, await self.token(), api)
         good = isinstance(answer.body, dict) and answer.body.get("success") is not False
         if answer.status < 300 and good and code_of(answer) in ("", "0"):
             return answer.body
-        raise self._clean(error_of(answer, api, self.bucket(api)))
+        raise self._refused(error_of(answer, api, self.bucket(api)), "api")
 
-    async def _send(self, method: str, path: str, body: Json, token: str) -> Answer:
+    async def _send(self, method: str, path: str, body: Json, token: str, api: str) -> Answer:
         headers = {"x-acs-dingtalk-access-token": token}
-        return await self._http.call(method, f"{self._base}{path}", json=body, headers=headers)
+        return await self._counted(method, f"{self._base}{path}", body, headers, api, "api")
+
+    async def _counted(
+        self,
+        method: str,
+        url: str,
+        body: Json,
+        headers: Mapping[str, str] | None,
+        api: str,
+        kind: CallKind,
+    ) -> Answer:
+        """One request, counted unless it certainly never left or was refused for its haste
+        (reference/dingtalk.md 5.7)."""
+        billed = True
+        try:
+            answer = await self._http.call(method, url, json=body, headers=headers)
+            billed = code_of(answer) not in FREE
+            return answer
+        except (Transient, Bug):
+            billed = False
+            raise
+        finally:
+            if billed:
+                self._meter.count(api, kind)
+
+    def _refused(self, error: BorderError, kind: CallKind) -> BorderError:
+        if isinstance(error, QuotaExhausted):
+            self._meter.used_up(kind)
+        return self._clean(error)
 
     def _clean(self, error: BorderError) -> BorderError:
         """The error without our secrets, should the service have echoed one (law 10)."""
@@ -158,10 +200,10 @@ class DingTalkApi:
         if not self.may_post(url):
             raise Bug("webhook: its host is none of DingTalk's")
         body = {"msgtype": "markdown", "markdown": {"title": title, "text": text}}
-        answer = await self._http.call("POST", url, json=body)
+        answer = await self._counted("POST", url, body, None, "webhook", "message")
         if answer.status < 300 and code_of(answer) == "0":
             return
-        raise self._clean(error_of(answer, "webhook", place))
+        raise self._refused(error_of(answer, "webhook", place), "message")
 
     async def send_group(self, conversation: str, robot: str, title: str, text: str) -> str:
         """A Markdown message to a group; its processQueryKey (reference/dingtalk.md 5.3)."""

@@ -64,6 +64,8 @@ def new_card(
         "config": dumps({"autoLayout": True}),
         **variables(snapshot, template),
     }
+    if template.unmoved:
+        params[template.unmoved] = "continued"
     if template.flow:
         params["flowStatus"] = "1"
     model = "imGroupOpen" if kind == "IM_GROUP" else "imRobotOpen"

@@ -9,20 +9,23 @@ from typing import Literal
 from adapters.dingtalk.api import DingTalkApi
 from adapters.dingtalk.foreign import text_at
 from adapters.dingtalk.link import DingTalkLink
-from adapters.dingtalk.place import Place
+from adapters.dingtalk.place import Place, to_person
 from adapters.dingtalk.receive import Receiver
 from adapters.dingtalk.settings import DingTalkSettings
-from adapters.dingtalk.sink import DingTalkSink, Skips
+from adapters.dingtalk.sink import DingTalkSink, Shared
 from adapters.http import Http
 from adapters.link_words import words
+from adapters.meter import Unmetered
 from adapters.supervisor import supervise
 from bot.contract import (
+    CallKind,
     Clock,
     Handle,
     InboundMessage,
     Intake,
     Json,
     LinkStatus,
+    Meter,
     Platform,
     ReplySink,
     Save,
@@ -43,15 +46,19 @@ RECALL_AFTER = (0.0, 1.5, 5.0)
 
 
 class DingTalkPlatform:
-    """A bot.contract.ChatPlatform with the Reactions power, which does nothing unless
-    `receipts` is set: each mark costs a counted call. `http` stays its owner's."""
+    """A bot.contract.ChatPlatform with the powers Reactions, which does nothing unless
+    `receipts` is set because each mark costs a counted call, Saving, Reach and Ways. `http`
+    stays its owner's."""
 
     platform: Platform = "dingtalk"
 
-    def __init__(self, settings: DingTalkSettings, http: Http, clock: Clock) -> None:
+    def __init__(
+        self, settings: DingTalkSettings, http: Http, clock: Clock, meter: Meter | None = None
+    ) -> None:
         self._settings, self._http, self._clock = settings, http, clock
-        self._api = DingTalkApi(settings, http, clock)
-        self._skips = Skips(clock)
+        self._meter = meter or Unmetered()
+        self._api = DingTalkApi(settings, http, clock, self._meter)
+        self._shared = Shared(clock)
         self._status = LinkStatus(
             settings.bot, cause=words("link.starting"), since=clock.monotonic()
         )
@@ -69,7 +76,15 @@ class DingTalkPlatform:
     async def run(self, intake: Intake) -> None:
         """Receive until cancelled."""
         robot = self._settings.client_id
-        receiver = Receiver(self.bot, robot, intake, self._clock, self._apologise, age=self._age)
+        receiver = Receiver(
+            self.bot,
+            robot,
+            intake,
+            self._clock,
+            self._apologise,
+            age=self._age,
+            meter=self._meter,
+        )
         try:
             await self._receive(receiver, intake)
         finally:
@@ -79,14 +94,15 @@ class DingTalkPlatform:
         def gap(since: float, until: float) -> None:
             intake.gap(self.bot, since, until)
 
+        idle = self._settings.rotate
         if self._settings.transport == "sdk":
             from adapters.dingtalk.sdk_link import run_sdk
 
-            await run_sdk(self._settings, receiver, self._status, self._clock, gap=gap)
+            await run_sdk(self._settings, receiver, self._status, self._clock, gap=gap, idle=idle)
             return
         link = DingTalkLink(self._settings, self._http, self._clock, receiver)
         try:
-            await supervise(link.session, self._status, self._clock, gap=gap)
+            await supervise(link.session, self._status, self._clock, gap=gap, idle=idle)
         finally:
             await link.close()
 
@@ -109,23 +125,40 @@ class DingTalkPlatform:
             self._settings,
             self._api,
             self._clock,
-            self._skips,
+            self._shared,
             address,
             handle,
             save,
             attempt,
         )
 
+    def save(self, on: bool) -> None:
+        """As bot.contract.Saving: a reply is then a card and its end, and no message is
+        marked."""
+        self._shared.saving = on
+
+    def to_person(self, person: str) -> Json:
+        """As bot.contract.Reach."""
+        return to_person(person, self._settings.client_id)
+
+    def ways(self, address: Json) -> frozenset[CallKind]:
+        """As bot.contract.Ways: a session webhook is no API call (reference/dingtalk.md 5.7)."""
+        return Place(self._api, self._clock, address).ways
+
+    def spent(self, kinds: frozenset[CallKind]) -> None:
+        """As bot.contract.Ways."""
+        self._shared.spent = kinds
+
     async def react(self, address: Json, mark: Literal["seen", "done"]) -> str:
         """An emotion on the person's message; its name, or an empty string."""
         name = MARKS[mark]
-        if not self._settings.receipts:
+        if not self._settings.receipts or self._shared.saving:
             return ""
         return name if await self._tried(self._api.emotion, address, name, REACT_AFTER) else ""
 
     async def unreact(self, address: Json, token: str) -> None:
         """Take an emotion back; `token` is what react() returned."""
-        if token:
+        if token and not self._shared.saving:
             await self._tried(self._api.recall_emotion, address, token, RECALL_AFTER)
 
     async def _tried(

@@ -88,6 +88,10 @@ _TABLE: dict[str, _Means] = {
 }
 
 
+FREE = frozenset(code for code, means in _TABLE.items() if means.kind is RateLimited)
+"""Refusals for haste do not count against the month (reference/dingtalk.md 5.7)."""
+
+
 def code_of(answer: Answer) -> str:
     """The new API's `code` or the old one's `errcode`, as text; empty when the body is
     neither envelope, `0` when it says that all is well."""
@@ -102,7 +106,9 @@ def error_of(answer: Answer, what: str, bucket: str = "") -> BorderError:
     The message is the service's own; requests are never quoted."""
     code = code_of(answer)
     if number_at(answer.body, "status") == 1111:
-        return RateLimited(f"{what}: this IP is banned", code="1111", retry_after=BAN)
+        return RateLimited(
+            f"{what}: this IP is banned", code="1111", retry_after=BAN, bucket=bucket
+        )
     if not code:
         return _without_code(answer, what, bucket)
     words = text_at(answer.body, "message") or text_at(answer.body, "errmsg")

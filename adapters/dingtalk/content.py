@@ -35,10 +35,14 @@ def parts_of(data: Mapping[str, Any]) -> tuple[Part, ...]:
     """The message's quote, if it has one, and what the person wrote or sent."""
     kind = text_at(data, "msgtype")
     if _without_content(data):
-        over = number_at(data, "errorCode") == QUOTA_USED_UP
-        return (UnreadablePart("quota" if over else "broken"),)
+        return (UnreadablePart("quota" if used_up(data) else "broken"),)
     own = _own_parts(kind, data)
     return (*_quote(data), *own) if own else (*_quote(data), UnreadablePart("empty"))
+
+
+def used_up(data: Mapping[str, Any]) -> bool:
+    """The month's pushes are spent, and so the message came without its content."""
+    return number_at(data, "errorCode") == QUOTA_USED_UP and _without_content(data)
 
 
 def _without_content(data: Mapping[str, Any]) -> bool:

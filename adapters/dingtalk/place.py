@@ -9,7 +9,7 @@ from typing import Any
 
 from adapters.dingtalk.api import WEBHOOK_WINDOWS, DingTalkApi
 from adapters.dingtalk.foreign import number_at, text_at
-from bot.contract import Charge, Clock, Handle, Json, Save
+from bot.contract import CallKind, Charge, Clock, Handle, Json, Save
 from bot.errors import Gone, StoreError
 
 log = logging.getLogger(__name__)
@@ -53,8 +53,15 @@ class Journal:
         return {key: value for key, value in merged.items() if value is not None}
 
 
+def to_person(staff: str, robot: str) -> Json:
+    """The address of somebody who asked nothing: a private message by OpenAPI
+    (reference/dingtalk.md 5.3)."""
+    return {"conversationType": "1", "senderStaffId": staff, "robotCode": robot}
+
+
 class Place:
-    """The conversation and person that asked. `address` is what parse.py wrote."""
+    """The conversation and person that asked. `address` is what parse.py wrote, or
+    to_person()."""
 
     def __init__(self, api: DingTalkApi, clock: Clock, address: Json) -> None:
         self._api, self._clock = api, clock
@@ -81,6 +88,12 @@ class Place:
         """Whether the session webhook lives and may be posted to (law 9)."""
         alive = self._clock.time() < self._until - WEBHOOK_SLACK
         return alive and bool(self._url) and self._api.may_post(self._url)
+
+    @property
+    def ways(self) -> frozenset[CallKind]:
+        """As what a plain answer may count."""
+        hook: set[CallKind] = {"message"} if self.webhook_open else set()
+        return frozenset(hook | ({"api"} if self.reachable else set()))
 
     def webhook_charge(self) -> Charge:
         return Charge(self._bucket, WEBHOOK_WINDOWS)

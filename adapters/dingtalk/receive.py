@@ -12,8 +12,11 @@ from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import replace
 from typing import Any, TypeVar
 
+from adapters.dingtalk.content import used_up
+from adapters.dingtalk.frames import MESSAGES
 from adapters.dingtalk.parse import Event, Nothing, parse
-from bot.contract import ActionReply, CardAction, Clock, InboundMessage, Intake
+from adapters.meter import Unmetered
+from bot.contract import ActionReply, CardAction, Clock, InboundMessage, Intake, Meter
 from bot.errors import BorderError, StoreError
 from bot.texts import both
 
@@ -51,7 +54,8 @@ class _Slow(StoreError):
 class Receiver:
     """Hands events to the intake. `apologise` tells a chat that a message could not be
     stored; DingTalk may not send it again (reference/dingtalk.md 2.6). `age` is how many
-    seconds ago a moment was by DingTalk's own clock (design.md 5)."""
+    seconds ago a moment was by DingTalk's own clock (design.md 5). `meter` hears of every
+    push, repeated ones too: each counts as "Webhook & Stream" (5.7)."""
 
     def __init__(
         self,
@@ -62,16 +66,19 @@ class Receiver:
         apologise: Apologise,
         *,
         age: Callable[[float], float] = _unknown,
+        meter: Meter | None = None,
     ) -> None:
         self._bot, self._robot = bot, robot
         self._intake, self._clock, self._apologise = intake, clock, apologise
         self._age = age
+        self._meter = meter or Unmetered()
         self._live: set[asyncio.Task[Any]] = set()
         self._sorry: OrderedDict[str, None] = OrderedDict()
 
     async def __call__(self, topic: str, data: dict[str, Any]) -> dict[str, Any] | None:
         """Returns when the event is safe; for a button with what its presser sees. Raises
         StoreError when the message must not be acknowledged as taken."""
+        self._count(topic, data)
         parsed = parse(topic, data, self._bot, self._robot)
         if isinstance(parsed, Nothing):
             level = logging.WARNING if parsed.reason.startswith("broken") else logging.INFO
@@ -87,6 +94,14 @@ class Receiver:
                 self._say_sorry(parsed, error.claim if isinstance(error, _Slow) else None)
                 raise
             return seen(ActionReply(both("error.busy", ref=parsed.turn[:8]), "error"))
+
+    def _count(self, topic: str, data: dict[str, Any]) -> None:
+        """A message without its content says that the quota for pushes is spent (4.2); it
+        is not billed any more."""
+        if topic == MESSAGES and isinstance(data, dict) and used_up(data):
+            self._meter.used_up("message")
+        else:
+            self._meter.count("push" if topic == MESSAGES else "button", "message")
 
     async def _until_safe(self, parsed: Event) -> dict[str, Any] | None:
         """Repeat a failed claim in memory while the acknowledgement can wait."""

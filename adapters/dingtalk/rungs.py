@@ -19,7 +19,7 @@ from adapters.dingtalk.card import (
 from adapters.dingtalk.codes import CARD_EXISTS, NO_STREAM, UNKNOWN
 from adapters.dingtalk.place import Journal, Place
 from adapters.dingtalk.settings import Template
-from bot.contract import Charge, Delivery, Limits, Snapshot, Step, Window
+from bot.contract import Charge, Delivery, Limits, Pace, Snapshot, Step, Window
 from bot.errors import BorderError, RateLimited, TooBig, Transient, Uncertain
 from bot.texts import both
 
@@ -38,6 +38,10 @@ MESSAGE_BYTES = CARD_BYTES
 """Bytes of one message: long ones render badly (reference/dingtalk.md 5.2). As many as of a
 card, so that a text is cut at the same places on every rung: a part that was sent cannot
 change any more, and the next one goes on where it ended, after a restart too."""
+
+FACTOR, MOST = 1.6, 20.0
+"""How the gaps between two frames grow, in seconds: each frame is a call of the month's
+(reference/dingtalk.md 5.7)."""
 
 CARD_WINDOWS = (Window(1, 0.5),)
 """Frames of one card (reference/dingtalk.md 6.4)."""
@@ -66,7 +70,9 @@ class Rung(Protocol):
 class CardRung:
     """An AI card (reference/dingtalk.md 6). Its outTrackId is the handle's key, so creating
     it again is recognised; each frame's guid follows from what the frame says, so that a
-    repeated frame is recognised too. `failable`: the template has the failure state."""
+    repeated frame is recognised too. `failable`: the template has the failure state.
+    `saving`: nothing is shown between the first call and the last, which is one. What a
+    card was created for stays with it, whoever ends it."""
 
     name = "card"
 
@@ -79,10 +85,20 @@ class CardRung:
         pace: float,
         attempt: int,
         failable: bool,
+        saving: bool,
     ) -> None:
-        self._api, self._place, self._journal = api, place, journal
-        self._template, self._attempt, self.failable = template, attempt, failable
-        self.limits = Limits(pace, CARD_BYTES, CARD_TABLES, whole_markdown=True)
+        self._api, self._place, self._journal, self._saving = api, place, journal, saving
+        handle = journal.handle
+        self._still = "still" in handle.extra if handle.card_id else saving
+        self._template = template.still if self._still else template
+        self._attempt, self.failable = attempt, failable
+        self.limits = Limits(
+            Pace(pace, FACTOR, MOST, MOST),
+            CARD_BYTES,
+            CARD_TABLES,
+            streams=not saving,
+            whole_markdown=True,
+        )
         self._shown = ""
         self._params: dict[str, str] = {}
         self._flowing = False
@@ -106,6 +122,8 @@ class CardRung:
         if step == "open":
             return create
         update = self._api.charge("update")
+        if step == "finish" and self._ends_at_once:
+            return (*create, update)
         frame = (
             Charge(f"dingtalk/card/{self._track}", CARD_WINDOWS),
             self._api.charge("stream"),
@@ -125,7 +143,8 @@ class CardRung:
         if self._opened:
             return
         doubtful = bool(self._journal.handle.card_id)
-        await self._journal.intend(rung=self.name, card_id=self._track)
+        extra = self._journal.note(still=self._still or None)
+        await self._journal.intend(rung=self.name, card_id=self._track, extra=extra)
         carrier = ""
         try:
             carrier = await self._api.create_card(
@@ -160,12 +179,31 @@ class CardRung:
         if len(text.encode()) > FRAME_BYTES:
             raise TooBig("the card's text is too long")
         await self.open(snapshot)
+        if self._ends_at_once:
+            return await self._end_at_once(snapshot, text)
         if self._ended != text:
             self._taken = await self._last_frame(text, failed=snapshot.state == "failed")
             self._ended = text
         await self._close(self._closing(snapshot, text))
+        return self._proof
+
+    @property
+    def _proof(self) -> Delivery:
         handle = self._journal.handle
         return Delivery("delivered", handle.message_id or handle.card_id)
+
+    @property
+    def _ends_at_once(self) -> bool:
+        """From spinner to end in one call, flowStatus 3 with the whole text, because no
+        frame came before (reference/dingtalk.md 6.5). A card whose template has no
+        flowStatus is ended by a last frame, which is one call as well."""
+        unseen = self._saving and self._still and not self._flowing
+        return unseen and self._template.flow
+
+    async def _end_at_once(self, snapshot: Snapshot, text: str) -> Delivery:
+        status = "5" if snapshot.state == "failed" else "3"
+        await self._update({"flowStatus": status, self._template.content_key: text})
+        return self._proof
 
     # ------------------------------------------------------------ calls
 
@@ -254,7 +292,7 @@ class MessageRung:
 
     def __init__(self, name: str, place: Place, journal: Journal) -> None:
         self.name, self._place, self._journal = name, place, journal
-        self.limits = Limits(0.0, MESSAGE_BYTES, tables=0, streams=False, whole_markdown=True)
+        self.limits = Limits(Pace(1.0), MESSAGE_BYTES, tables=0, streams=False, whole_markdown=True)
 
     def charges(self, step: Step) -> tuple[Charge, ...]:
         if step != "finish" or self._over is not None:

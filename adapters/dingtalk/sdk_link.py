@@ -20,6 +20,7 @@ from typing import Any, Protocol
 
 from adapters.connection import Connection, Gap
 from adapters.dingtalk.link import BEATS, LEAVING_SECONDS, Beats, refused
+from adapters.hearing import IDLE
 from adapters.sdk_session import SdkSession
 from adapters.supervisor import Backoff, supervise
 from bot.contract import Clock, LinkStatus
@@ -63,18 +64,19 @@ async def run_sdk(
     backoff: Backoff | None = None,
     *,
     gap: Gap | None = None,
+    idle: float = IDLE,
 ) -> None:
     """Receive robot messages and card callbacks until cancelled.
 
     `on_frame(topic, data)` runs on this loop with the decoded data; the frame is
     acknowledged with its result as `response` when it returns, and not at all when it
-    raises. `gap`: as in supervise.
+    raises. `gap`, `idle`: as in supervise.
     """
 
     async def session(connection: Connection) -> None:
         await _Session(settings, on_frame, clock, connection).run()
 
-    await supervise(session, status, clock, backoff, gap=gap)
+    await supervise(session, status, clock, backoff, gap=gap, idle=idle)
 
 
 class _Session:

@@ -11,7 +11,18 @@ from adapters.dingtalk.codes import BROKEN_TEMPLATE, MINUTE
 from adapters.dingtalk.place import Journal, Place
 from adapters.dingtalk.rungs import CardRung, MessageRung, Rung, end_card
 from adapters.dingtalk.settings import DingTalkSettings
-from bot.contract import Charge, Clock, Delivery, Handle, Json, Limits, Save, Snapshot, Step
+from bot.contract import (
+    CallKind,
+    Charge,
+    Clock,
+    Delivery,
+    Handle,
+    Json,
+    Limits,
+    Save,
+    Snapshot,
+    Step,
+)
 from bot.errors import (
     AuthError,
     BorderError,
@@ -44,15 +55,17 @@ REFUSED = (PermissionDenied, QuotaExhausted, Gone, Bug, AuthError)
 
 
 @dataclass(slots=True)
-class Skips:
-    """What the sinks of one bot have learned: rungs that the app may not use now, and
-    whether the template has the failure state."""
+class Shared:
+    """What all sinks of a bot share: the rungs that the app may not use now, whether the
+    template has the failure state, and whether replies are to cost as few calls as can be."""
 
     clock: Clock
     until: dict[str, float] = field(default_factory=dict)
     failable: bool = True
+    saving: bool = False
+    spent: frozenset[CallKind] = frozenset()
 
-    def add(self, rung: str, error: BorderError) -> None:
+    def skip(self, rung: str, error: BorderError) -> None:
         """Skip `rung` for a while when the refusal would meet every reply, and name the
         missing right in the log. Other refusals concern one chat or card."""
         scopes = error.scopes if isinstance(error, PermissionDenied) else ()
@@ -67,7 +80,10 @@ class Skips:
         log.warning("%s skipped for a while; missing rights: %s", rung, " ".join(scopes) or "-")
 
     def skipped(self, rung: str) -> bool:
-        return self.until.get(rung, float("-inf")) > self.clock.monotonic()
+        """A permission is missing for it, or the month's calls that it counts as are used
+        up (reference/dingtalk.md 5.7)."""
+        kind: CallKind = "message" if rung == "webhook" else "api"
+        return kind in self.spent or self.until.get(rung, float("-inf")) > self.clock.monotonic()
 
 
 class DingTalkSink:
@@ -78,14 +94,14 @@ class DingTalkSink:
         settings: DingTalkSettings,
         api: DingTalkApi,
         clock: Clock,
-        skips: Skips,
+        shared: Shared,
         address: Json,
         handle: Handle,
         save: Save,
         attempt: int,
     ) -> None:
-        self._settings, self._api, self._skips = settings, api, skips
-        self._attempt = attempt
+        self._settings, self._api, self._shared = settings, api, shared
+        self._attempt, self._saving = attempt, shared.saving
         self._journal = Journal(handle, save)
         self._place = Place(api, clock, address)
         self._left_tries = 0
@@ -104,13 +120,14 @@ class DingTalkSink:
             template,
             self._settings.pace,
             self._attempt,
-            self._skips.failable,
+            self._shared.failable,
+            self._saving,
         )
 
     def _first(self, names: tuple[str, ...]) -> str:
         """The highest of `names` that can be used now; the lowest when none can."""
         usable = [name for name in names if self._usable(name)]
-        open_now = [name for name in usable if not self._skips.skipped(name)]
+        open_now = [name for name in usable if not self._shared.skipped(name)]
         return (open_now or usable or [names[-1]])[0]
 
     def _usable(self, name: str) -> bool:
@@ -187,7 +204,7 @@ class DingTalkSink:
 
     def _learn(self) -> None:
         if isinstance(self._rung, CardRung):
-            self._skips.failable = self._rung.failable
+            self._shared.failable = self._rung.failable
 
     def _closed_for_long(self, error: RateLimited) -> bool:
         """A webhook that was overrun stays closed for ten minutes (5.2); OpenAPI is open."""
@@ -205,7 +222,7 @@ class DingTalkSink:
     async def _step_down(self, error: BorderError) -> None:
         """To the next rung that can be used; raises `error` when there is none."""
         name = self._rung.name
-        self._skips.add(name, error)
+        self._shared.skip(name, error)
         below = RUNGS[RUNGS.index(name) + 1 :]
         if not any(self._usable(rung) for rung in below):
             raise error

@@ -18,8 +18,9 @@ from adapters.feishu.codes import STALE_TOKEN, code_of, error_of
 from adapters.feishu.foreign import at, text_at
 from adapters.feishu.settings import BotIdentity, FeishuSettings
 from adapters.http import Answer, Http
-from bot.contract import Charge, Clock, Json, Window
-from bot.errors import BorderError, Bug, Transient, Uncertain
+from adapters.meter import Unmetered
+from bot.contract import Charge, Clock, Json, Meter, Window
+from bot.errors import BorderError, Bug, QuotaExhausted, Transient, Uncertain
 
 log = logging.getLogger(__name__)
 
@@ -46,10 +47,15 @@ class _Token:
 
 
 class FeishuApi:
-    """The REST side of one app. `clock` dates the token only; nothing here waits."""
+    """The REST side of one app. `clock` dates the token only; nothing here waits. `meter`
+    hears of every request that counts against the month: all but those for a token
+    (reference/feishu.md 5.9)."""
 
-    def __init__(self, settings: FeishuSettings, http: Http, clock: Clock) -> None:
+    def __init__(
+        self, settings: FeishuSettings, http: Http, clock: Clock, meter: Meter | None = None
+    ) -> None:
         self._settings, self._http, self._clock = settings, http, clock
+        self._meter = meter or Unmetered()
         self._base = settings.base_url.rstrip("/")
         self._token: _Token | None = None
         self._fetching = asyncio.Lock()
@@ -120,13 +126,16 @@ class FeishuApi:
         """One call below /open-apis/; the whole answer body. A dead token is replaced and
         the call repeated once. `place` is the bucket that 230020 blames."""
         token = await self.token()
-        answer = await self._send(method, path, token, json, params)
+        answer = await self._send(method, path, token, json, params, api)
         if code_of(answer) in STALE_TOKEN:
             self.drop_token(token)
-            answer = await self._send(method, path, await self.token(), json, params)
+            answer = await self._send(method, path, await self.token(), json, params, api)
         if code_of(answer) == 0 and answer.status < 400:
             return answer.body
-        raise self._clean(error_of(answer, api, self.bucket(api), place))
+        error = self._clean(error_of(answer, api, self.bucket(api), place))
+        if isinstance(error, QuotaExhausted):
+            self._meter.used_up()
+        raise error
 
     async def _send(
         self,
@@ -135,14 +144,24 @@ class FeishuApi:
         token: str,
         json: object,
         params: Mapping[str, str] | None,
+        api: str,
     ) -> Answer:
-        return await self._http.call(
-            method,
-            f"{self._base}/open-apis/{path}",
-            json=json,
-            params=params,
-            headers={"Authorization": f"Bearer {token}"},
-        )
+        """Counted unless it certainly never left; one that was refused may be billed."""
+        left = True
+        try:
+            return await self._http.call(
+                method,
+                f"{self._base}/open-apis/{path}",
+                json=json,
+                params=params,
+                headers={"Authorization": f"Bearer {token}"},
+            )
+        except (Transient, Bug):
+            left = False
+            raise
+        finally:
+            if left:
+                self._meter.count(api)
 
     def _clean(self, error: BorderError) -> BorderError:
         """The error without our secrets, should the service have echoed one (law 10)."""
@@ -163,16 +182,24 @@ class FeishuApi:
     # ------------------------------------------------------------ messages
 
     async def send(
-        self, chat_id: str, msg_type: str, content: Json, uuid: str, place: str = ""
+        self,
+        receiver: str,
+        msg_type: str,
+        content: Json,
+        uuid: str,
+        place: str = "",
+        *,
+        of: str = "chat_id",
     ) -> Sent:
-        """A new message in a chat; `uuid` (at most 50 characters) makes a repeat within an
-        hour harmless (reference/feishu.md 5.3)."""
+        """A new message to a chat, or to a person when `of` is open_id, union_id or
+        user_id; `uuid` (at most 50 characters) makes a repeat within an hour harmless
+        (reference/feishu.md 5.3)."""
         body = await self.call(
             "POST",
             "im/v1/messages",
             api="send",
-            params={"receive_id_type": "chat_id"},
-            json={"receive_id": chat_id, **_message(msg_type, content), "uuid": uuid},
+            params={"receive_id_type": of},
+            json={"receive_id": receiver, **_message(msg_type, content), "uuid": uuid},
             place=place,
         )
         return _sent(body, "send")

@@ -11,6 +11,7 @@ from typing import Any
 
 from adapters.feishu.api import dumps
 from adapters.feishu.foreign_text import literal, plain, safe
+from adapters.feishu.speed import Typewriter
 from bot.contract import Button, Snapshot
 from bot.errors import TooBig
 
@@ -29,11 +30,6 @@ REASONING_BYTES = (8000, 2000, 0)
 
 SUMMARY_CHARS = 120
 
-_TYPEWRITER = {
-    "print_frequency_ms": {"default": 40},
-    "print_step": {"default": 4},
-    "print_strategy": "fast",
-}
 _LOOK = {"stop": "danger", "retry": "default", "continue": "primary"}
 _PANEL_TITLE = "💭 思考过程 · Reasoning"
 
@@ -79,18 +75,21 @@ def face(
     )
 
 
-def fitting(snapshot: Snapshot, *, streaming: bool, plainly: bool = False) -> tuple[Face, Card]:
-    """The face and the card of a snapshot, with as much reasoning as has room. Raises
-    TooBig when even none of it is too much."""
+def fitting(
+    snapshot: Snapshot, *, typing: Typewriter | None = None, plainly: bool = False
+) -> tuple[Face, Card]:
+    """The face and the card of a snapshot, with as much reasoning as has room. `typing`:
+    the card grows, and the client types it so. Raises TooBig when even no reasoning is
+    too much."""
     for room in REASONING_BYTES:
-        shown = face(snapshot, growing=streaming, plainly=plainly, room=room)
-        card = draw(shown, streaming=streaming)
+        shown = face(snapshot, growing=typing is not None, plainly=plainly, room=room)
+        card = draw(shown, typing)
         if len(dumps(dumps(card)).encode()) <= CARD_BYTES:
             return shown, card
     raise TooBig("the card is over 30 KB before it is sent", what="bytes")
 
 
-def draw(shown: Face, *, streaming: bool = False) -> Card:
+def draw(shown: Face, typing: Typewriter | None = None) -> Card:
     """A card of schema 2.0 (reference/feishu.md 6.1)."""
     elements: list[Card] = []
     if REASONING in shown.texts:
@@ -102,21 +101,22 @@ def draw(shown: Face, *, streaming: bool = False) -> Card:
         elements.append(_row(shown.buttons))
     return {
         "schema": "2.0",
-        "config": config(shown.summary, streaming=streaming),
+        "config": config(shown.summary, typing),
         "body": {"elements": elements or [_markdown(" ", ANSWER)]},
     }
 
 
-def config(preview: str, *, streaming: bool) -> Card:
+def config(preview: str, typing: Typewriter | None = None) -> Card:
     """The config of a card; the summary is the preview in the chat list."""
-    settings: Card = {
-        "update_multi": True,
-        "streaming_mode": streaming,
-        "summary": {"content": preview},
-    }
-    if streaming:
-        settings["streaming_config"] = _TYPEWRITER
+    settings: Card = {"update_multi": True, **streaming(typing), "summary": {"content": preview}}
     return settings
+
+
+def streaming(typing: Typewriter | None) -> Card:
+    """What the config says of streaming mode."""
+    if typing is None:
+        return {"streaming_mode": False}
+    return {"streaming_mode": True, "streaming_config": typing.config}
 
 
 def summary(snapshot: Snapshot) -> str:

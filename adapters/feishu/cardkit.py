@@ -6,10 +6,11 @@ import logging
 from collections.abc import Awaitable, Callable
 
 from adapters.feishu.api import FeishuApi
-from adapters.feishu.card import ANSWER, TEXT_BYTES, Card, Face, config, fitting
+from adapters.feishu.card import ANSWER, TEXT_BYTES, Card, Face, config, fitting, streaming
 from adapters.feishu.codes import CARD_NOT_YET, SEQUENCE, STREAM_CLOSED
 from adapters.feishu.place import Journal, Place
-from bot.contract import Charge, Clock, Delivery, Limits, Snapshot, Step, Window
+from adapters.feishu.speed import Gauge, Tempo, Typewriter, typewriter
+from bot.contract import Charge, Clock, Delivery, Limits, Pace, Snapshot, Step, Window
 from bot.errors import BorderError, Bug, Gone, Transient
 
 log = logging.getLogger(__name__)
@@ -20,6 +21,13 @@ CARD_WINDOWS = (Window(10, 1.0),)
 RENEW_AFTER = 480.0
 """Seconds after which streaming mode is opened again; it closes by itself at 600
 (reference/feishu.md 6.6)."""
+
+FACTOR, MOST, LAST = 1.25, 3.5, 10.0
+"""How the gaps between two texts grow, in seconds. The client types each text over the gap
+that follows it, so the gaps may be wide, but no one much wider than the one before."""
+
+RETUNES = 2
+"""How often a card is told another typing speed, a call each."""
 
 ATTEMPT = 1 << 20
 """Room for the sequences of one run; a later run's are all above (design.md 5)."""
@@ -34,7 +42,8 @@ Write = Callable[[int, str], Awaitable[None]]
 
 
 class CardKit:
-    """One card entity and its message. `plainly` shows text without Markdown."""
+    """One card entity and its message. `pace`: seconds from the first text to the second;
+    `tempo`: how fast the bot's model speaks. `plainly` shows text without Markdown."""
 
     name = "cardkit"
 
@@ -45,10 +54,14 @@ class CardKit:
         place: Place,
         journal: Journal,
         pace: float,
+        tempo: Tempo,
         attempt: int,
     ) -> None:
         self._api, self._clock, self._place, self._journal = api, clock, place, journal
-        self._pace = pace
+        self._pace, self._tempo = pace, tempo
+        self._gauge, self._typewriter = Gauge(), typewriter(tempo.speed)
+        self._retunes = RETUNES
+        self._learned = False
         self._saved = journal.handle.sequence
         self._sequence = max(self._saved, attempt * ATTEMPT)
         self._typing = True
@@ -61,7 +74,8 @@ class CardKit:
 
     @property
     def limits(self) -> Limits:
-        pace = self._pace if self._typing else max(self._pace, 1.0)
+        first = self._pace if self._typing else max(self._pace, 1.0)
+        pace = Pace(first, FACTOR, MOST, LAST)
         return Limits(pace, TEXT_BYTES, whole_markdown=not self._typing)
 
     @property
@@ -79,7 +93,7 @@ class CardKit:
         if step == "finish":
             writes = (self._api.charge("update"), self._api.charge("settings"), mine, mine)
             return (*self._opening(), *writes)
-        renew = (self._api.charge("settings"), mine) if self._due else ()
+        renew = (self._api.charge("settings"), mine) if self._untimely else ()
         return (*renew, *self._showing(), mine)
 
     def _opening(self) -> tuple[Charge, ...]:
@@ -107,7 +121,7 @@ class CardKit:
             await self._send(snapshot)
 
     async def _create(self, snapshot: Snapshot) -> None:
-        shown, card = fitting(snapshot, streaming=True)
+        shown, card = fitting(snapshot, typing=self._typewriter)
         card_id = await self._api.create_card(card)
         self._shown, self._streams_since = shown, self._clock.monotonic()
         self._saved = self._sequence + BLOCK
@@ -143,22 +157,42 @@ class CardKit:
     # ------------------------------------------------------------ showing
 
     async def show(self, snapshot: Snapshot) -> None:
-        shown, card = fitting(snapshot, streaming=self._typing, plainly=self.plainly)
+        typing = self._wanted if self._typing else None
+        shown, card = fitting(snapshot, typing=typing, plainly=self.plainly)
         known = self._shown
         if known is not None and (shown.frame, shown.texts) == (known.frame, known.texts):
             return
-        if self._due:
+        if self._untimely:
             await self._open_streaming()
         element = self._typed(shown)
         if element:
             await self._type(element, shown.texts[element])
         else:
             await self._update(card)
+            self._typewriter = typing or self._typewriter
         self._shown = shown
+        if ANSWER in shown.texts:
+            self._gauge.take(self._clock.monotonic(), len(shown.texts[ANSWER]))
+
+    # ------------------------------------------------------------ streaming mode
 
     @property
-    def _due(self) -> bool:
-        return self._typing and self._clock.monotonic() - self._streams_since > RENEW_AFTER
+    def _wanted(self) -> Typewriter:
+        speed = self._gauge.cautious
+        return self._typewriter if speed is None else typewriter(speed)
+
+    @property
+    def _untimely(self) -> bool:
+        """Streaming mode must be opened again, or the card be told another speed."""
+        expiring = self._clock.monotonic() - self._streams_since > RENEW_AFTER
+        return self._typing and (expiring or (self._retunes > 0 and self._mistuned))
+
+    @property
+    def _mistuned(self) -> bool:
+        speed = self._gauge.speed
+        if speed is None or self._typewriter.suits(speed):
+            return False
+        return self._wanted != self._typewriter
 
     def _typed(self, shown: Face) -> str:
         """The one element whose text changed, or an empty string when the card must be
@@ -190,14 +224,18 @@ class CardKit:
             await self._write(write)
 
     async def _open_streaming(self) -> None:
-        await self._settings({"streaming_mode": True})
-        self._streams_since = self._clock.monotonic()
+        """Anew, with the speed that suits now: one call does both."""
+        wanted = self._wanted
+        await self._settings(streaming(wanted))
+        self._retunes -= wanted != self._typewriter
+        self._typewriter, self._streams_since = wanted, self._clock.monotonic()
 
     # ------------------------------------------------------------ closing
 
     async def finish(self, snapshot: Snapshot) -> Delivery:
+        self._teach()
         await self.open(snapshot)
-        shown, card = fitting(snapshot, streaming=False, plainly=self.plainly)
+        shown, card = fitting(snapshot, plainly=self.plainly)
         if card != self._closed_with:
             await self._confirm(self._update(card))
             self._closed_with = card
@@ -207,10 +245,16 @@ class CardKit:
             return Delivery("unconfirmed", self._card)
         return Delivery("delivered", message_id)
 
+    def _teach(self) -> None:
+        """What this card has learned about the model, once."""
+        if self._gauge.speed is not None and not self._learned:
+            self._tempo.learn(self._gauge.speed)
+            self._learned = True
+
     async def _close_streaming(self, shown: Face) -> None:
         """Said twice, because whether replacing the card closes the mode is not
         documented; a refusal costs nothing, for the text is complete."""
-        closed = config(shown.summary, streaming=False)
+        closed = config(shown.summary)
         changes = {key: closed[key] for key in ("streaming_mode", "summary")}
         try:
             await self._confirm(self._settings(changes))

@@ -13,9 +13,10 @@ from adapters.feishu.foreign import at, text_at
 from adapters.feishu.history import FeishuHistory
 from adapters.feishu.link import FeishuLink
 from adapters.feishu.people import Names
+from adapters.feishu.place import to_person
 from adapters.feishu.receive import Receiver
 from adapters.feishu.settings import BotIdentity, FeishuSettings
-from adapters.feishu.sink import FeishuSink, Skips
+from adapters.feishu.sink import FeishuSink, Shared
 from adapters.http import Http
 from adapters.link_words import report, words
 from adapters.supervisor import Backoff, supervise
@@ -26,12 +27,13 @@ from bot.contract import (
     Intake,
     Json,
     LinkStatus,
+    Meter,
     Part,
     Platform,
     ReplySink,
     Save,
 )
-from bot.errors import BorderError
+from bot.errors import BorderError, QuotaExhausted
 
 log = logging.getLogger(__name__)
 
@@ -41,20 +43,26 @@ HEAD_START = 30.0
 """Seconds that asking for the bot's identity may delay the connection; events wait on the
 server for it (reference/feishu.md 2.7)."""
 
+QUOTA_SECONDS = 1800.0
+"""Seconds after which the identity is asked for again when the month's calls are used up."""
+
 MARKS = {"seen": "Get", "done": "DONE"}
 """emoji_type of a mark (reference/feishu.md appendix B)."""
 
 
 class FeishuPlatform:
-    """A bot.contract.ChatPlatform with the powers Reactions, People, History and Retraction.
+    """A bot.contract.ChatPlatform with the powers Reactions, People, History, Retraction,
+    Saving and Reach.
     `http` stays its owner's."""
 
     platform: Platform = "feishu"
 
-    def __init__(self, settings: FeishuSettings, http: Http, clock: Clock) -> None:
+    def __init__(
+        self, settings: FeishuSettings, http: Http, clock: Clock, meter: Meter | None = None
+    ) -> None:
         self._settings, self._http, self._clock = settings, http, clock
-        self._api = FeishuApi(settings, http, clock)
-        self._skips = Skips(clock)
+        self._api = FeishuApi(settings, http, clock, meter)
+        self._shared = Shared(clock)
         self._status = LinkStatus(
             settings.bot, cause=words("link.starting"), since=clock.monotonic()
         )
@@ -96,15 +104,16 @@ class FeishuPlatform:
         def gap(since: float, until: float) -> None:
             intake.gap(self.bot, since, until)
 
+        idle = self._settings.rotate
         status, clock, up = self._status, self._clock, self._connected.set
         if self._settings.transport == "sdk":
             from adapters.feishu.sdk_link import run_sdk
 
-            await run_sdk(self._settings, receiver, status, clock, gap=gap, up=up)
+            await run_sdk(self._settings, receiver, status, clock, gap=gap, up=up, idle=idle)
             return
         link = FeishuLink(self._settings, self._http, clock, receiver)
         try:
-            await supervise(link.session, status, clock, gap=gap, up=up)
+            await supervise(link.session, status, clock, gap=gap, up=up, idle=idle)
         finally:
             await link.close()
 
@@ -115,6 +124,9 @@ class FeishuPlatform:
         while self._me is None:
             try:
                 self._me = await self._api.bot_identity()
+            except QuotaExhausted as error:
+                log.warning("bot identity: %s", error)
+                await self._clock.sleep(QUOTA_SECONDS)
             except BorderError as error:
                 log.warning("bot identity: %s", error)
                 if not self._status.connected:
@@ -139,13 +151,22 @@ class FeishuPlatform:
         return FeishuSink(
             self._api,
             self._clock,
-            self._skips,
+            self._shared,
             self._settings.pace,
             address,
             handle,
             save,
             attempt,
         )
+
+    def save(self, on: bool) -> None:
+        """As bot.contract.Saving: a reply is then a card in a message and its replacement,
+        and no message is marked."""
+        self._shared.saving = on
+
+    def to_person(self, person: str) -> Json:
+        """As bot.contract.Reach."""
+        return to_person(person)
 
     async def retract(self, handle: Handle) -> bool:
         """Take back the messages of one part of a reply: the one in use, and those that a
@@ -189,7 +210,7 @@ class FeishuPlatform:
 
     async def react(self, address: Json, mark: Literal["seen", "done"]) -> str:
         """A reaction on the person's message; its id, or an empty string."""
-        message = text_at(address, "message_id")
+        message = "" if self._shared.saving else text_at(address, "message_id")
         try:
             return await self._api.add_reaction(message, MARKS[mark]) if message else ""
         except BorderError as error:
@@ -199,7 +220,7 @@ class FeishuPlatform:
     async def unreact(self, address: Json, token: str) -> None:
         """Take a reaction back; `token` is what react() returned."""
         message = text_at(address, "message_id")
-        if not message or not token:
+        if not message or not token or self._shared.saving:
             return
         try:
             await self._api.remove_reaction(message, token)

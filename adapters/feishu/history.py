@@ -53,6 +53,8 @@ class FeishuHistory:
         me = self._me()
         if me is None:
             raise Transient("history: the bot's identity is not known yet")
+        if not text_at(address, "chat_id"):
+            return ()  # a person we wrote to; what they say has a chat
         first, last = max(0, math.floor(since)), math.ceil(until)
         found = [
             *await self._in_chat(text_at(address, "chat_id"), first, last),

@@ -51,12 +51,24 @@ class Journal:
         return {key: value for key, value in merged.items() if value is not None}
 
 
+ID_TYPES = {"ou_": "open_id", "on_": "union_id"}
+"""What kind of id a person's is, by its beginning; any other is the tenant's user_id
+(reference/feishu.md 0)."""
+
+
+def to_person(person: str) -> Json:
+    """The address of somebody who asked nothing: a private message (reference/feishu.md 5.3)."""
+    return {"person": person, "person_type": ID_TYPES.get(person[:3], "user_id")}
+
+
 class Place:
-    """The chat, topic and message that asked. `address` is what parse.py wrote."""
+    """The chat, topic and message that asked. `address` is what parse.py wrote, or
+    to_person()."""
 
     def __init__(self, api: FeishuApi, clock: Clock, address: Json, journal: Journal) -> None:
         self._api, self._clock, self._journal = api, clock, journal
-        self._chat = text_at(address, "chat_id")
+        self._chat = text_at(address, "chat_id") or text_at(address, "person")
+        self._chat_type = text_at(address, "person_type") or "chat_id"
         self._message = text_at(address, "message_id")
         self._thread = text_at(address, "thread_id")
         self._in_thread = bool(address.get("reply_in_thread"))
@@ -134,4 +146,6 @@ class Place:
         )
 
     async def _to_chat(self, msg_type: str, content: Json, uuid: str) -> Sent:
-        return await self._api.send(self._chat, msg_type, content, uuid, self._bucket)
+        return await self._api.send(
+            self._chat, msg_type, content, uuid, self._bucket, of=self._chat_type
+        )

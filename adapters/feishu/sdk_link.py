@@ -17,6 +17,7 @@ from typing import Any, Protocol
 
 from adapters.connection import Connection, Gap
 from adapters.feishu.link import by_code
+from adapters.hearing import IDLE
 from adapters.sdk_session import SdkSession
 from adapters.sdk_thread import SdkThread
 from adapters.supervisor import Backoff, supervise
@@ -60,18 +61,19 @@ async def run_sdk(
     *,
     gap: Gap | None = None,
     up: Callable[[], object] | None = None,
+    idle: float = IDLE,
 ) -> None:
     """Receive messages, recalls and button presses until cancelled.
 
     `on_payload` runs on this loop; the event is acknowledged when it returns, with its
     result as the answer of a card action, and refused (it comes again) when it raises or
-    takes longer than HAND_OVER_SECONDS. `gap`, `up`: as in supervise.
+    takes longer than HAND_OVER_SECONDS. `gap`, `up`, `idle`: as in supervise.
     """
 
     async def session(connection: Connection) -> None:
         await _Session(settings, on_payload, connection).run()
 
-    await supervise(session, status, clock, backoff, gap=gap, up=up)
+    await supervise(session, status, clock, backoff, gap=gap, up=up, idle=idle)
 
 
 class _Session:

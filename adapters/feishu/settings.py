@@ -9,15 +9,17 @@ from typing import Literal
 @dataclass(frozen=True, slots=True)
 class FeishuSettings:
     """One custom app. `bot` is its name in this program, `base_url` the REST origin
-    (https://open.feishu.cn, https://open.larksuite.com or a simulator), `pace` the least
-    seconds between two updates of a card."""
+    (https://open.feishu.cn, https://open.larksuite.com or a simulator), `pace` the
+    seconds between the first two texts of a card; the gaps after it grow; `rotate`
+    the seconds of silence after which a fresh connection is opened, 0 for never."""
 
     bot: str
     app_id: str
     app_secret: str = field(repr=False)
     base_url: str = "https://open.feishu.cn"
     transport: Literal["native", "sdk"] = "native"
-    pace: float = 0.3
+    pace: float = 0.4
+    rotate: float = 1800.0
 
 
 @dataclass(frozen=True, slots=True)

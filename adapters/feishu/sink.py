@@ -10,6 +10,7 @@ from adapters.feishu.api import FeishuApi
 from adapters.feishu.cardkit import CardKit
 from adapters.feishu.codes import SCOPE_MISSING
 from adapters.feishu.place import Journal, Place
+from adapters.feishu.speed import Tempo
 from adapters.feishu.whole import OneMessage, PatchCard
 from bot.contract import Charge, Clock, Delivery, Handle, Json, Limits, Save, Snapshot, Step
 from bot.errors import (
@@ -42,13 +43,16 @@ Rung = CardKit | PatchCard | OneMessage
 
 
 @dataclass(slots=True)
-class Skips:
-    """The rungs that a missing permission closed; shared by all sinks of a bot."""
+class Shared:
+    """What all sinks of a bot share: the rungs that a missing permission closed, how fast
+    its model speaks, and whether replies are to cost as few calls as can be."""
 
     clock: Clock
     until: dict[str, float] = field(default_factory=dict)
+    tempo: Tempo = field(default_factory=Tempo)
+    saving: bool = False
 
-    def add(self, rung: str, error: PermissionDenied) -> None:
+    def skip(self, rung: str, error: PermissionDenied) -> None:
         """Skip `rung` for a while when a scope is missing, and name it in the log. Other
         refusals concern one chat."""
         if rung == RUNGS[-1] or error.code != SCOPE_MISSING:
@@ -58,9 +62,11 @@ class Skips:
         log.warning("rung %s skipped for a while, missing scope: %s", rung, scopes)
 
     def first(self) -> str:
-        """The highest rung that is not skipped now."""
+        """The highest rung that is not skipped now. When calls are saved that is a card in
+        a message, which takes one call to show and one to end: CardKit takes four."""
         now = self.clock.monotonic()
-        return next((r for r in RUNGS if self.until.get(r, now) <= now), RUNGS[-1])
+        rungs = RUNGS[1:] if self.saving else RUNGS
+        return next((r for r in rungs if self.until.get(r, now) <= now), RUNGS[-1])
 
 
 class FeishuSink:
@@ -70,25 +76,32 @@ class FeishuSink:
         self,
         api: FeishuApi,
         clock: Clock,
-        skips: Skips,
+        shared: Shared,
         pace: float,
         address: Json,
         handle: Handle,
         save: Save,
         attempt: int,
     ) -> None:
-        self._api, self._clock, self._skips = api, clock, skips
+        self._api, self._clock, self._shared = api, clock, shared
+        self._saving = shared.saving
         self._pace, self._attempt = pace, attempt
         self._journal = Journal(handle, save)
         self._place = Place(api, clock, address, self._journal)
         self._left: CardKit | None = None
         self._left_tries = 0
-        self._rung = self._make(handle.rung if handle.rung in RUNGS else skips.first())
+        self._rung = self._make(handle.rung if handle.rung in RUNGS else shared.first())
 
     def _make(self, name: str) -> Rung:
         if name == "cardkit":
             return CardKit(
-                self._api, self._clock, self._place, self._journal, self._pace, self._attempt
+                self._api,
+                self._clock,
+                self._place,
+                self._journal,
+                self._pace,
+                self._shared.tempo,
+                self._attempt,
             )
         if name == "patch":
             return PatchCard(self._api, self._place, self._journal, self._pace)
@@ -96,7 +109,8 @@ class FeishuSink:
 
     @property
     def limits(self) -> Limits:
-        return self._rung.limits
+        limits = self._rung.limits
+        return replace(limits, streams=False) if self._saving else limits
 
     @property
     def handle(self) -> Handle:
@@ -190,7 +204,7 @@ class FeishuSink:
         """To the next rung; raises `error` when this was the last one."""
         name = self._rung.name
         if isinstance(error, PermissionDenied):
-            self._skips.add(name, error)
+            self._shared.skip(name, error)
         if name == RUNGS[-1]:
             raise error
         log.warning("rung %s given up: %s", name, error)

@@ -6,11 +6,15 @@ from __future__ import annotations
 from adapters.feishu.api import FeishuApi
 from adapters.feishu.card import TEXT_BYTES, fitting, post, text
 from adapters.feishu.place import Journal, Place
-from bot.contract import Charge, Delivery, Limits, Snapshot, Step, Window
+from bot.contract import Charge, Delivery, Limits, Pace, Snapshot, Step, Window
 from bot.errors import Bug
 
 PATCH_PACE = 1.5
 """Least seconds between two replacements of a card (reference/feishu.md 6.10)."""
+
+PATCH_FACTOR, PATCH_MOST, PATCH_LAST = 1.3, 4.0, 10.0
+"""How the gaps between two replacements grow. Nothing is typed here, so a text stands still
+for as long."""
 
 PATCH_BYTES = POST_BYTES = TEXT_BYTES
 """Most bytes of an answer in one message: as many as in a card, so that a text is cut at the
@@ -27,7 +31,7 @@ class PatchCard:
 
     def __init__(self, api: FeishuApi, place: Place, journal: Journal, pace: float) -> None:
         self._api, self._place, self._journal = api, place, journal
-        self._pace = max(pace, PATCH_PACE)
+        self._pace = Pace(max(pace, PATCH_PACE), PATCH_FACTOR, PATCH_MOST, PATCH_LAST)
         self.plainly = False
 
     @property
@@ -53,7 +57,7 @@ class PatchCard:
             await self._send(snapshot)
 
     async def _send(self, snapshot: Snapshot) -> None:
-        _, card = fitting(snapshot, streaming=False, plainly=self.plainly)
+        _, card = fitting(snapshot, plainly=self.plainly)
         await self._place.post(
             "-p", "interactive", card, anywhere=snapshot.state != "recalled", rung=self.name
         )
@@ -63,7 +67,7 @@ class PatchCard:
             await self._replace(snapshot)
 
     async def _replace(self, snapshot: Snapshot) -> None:
-        _, card = fitting(snapshot, streaming=False, plainly=self.plainly)
+        _, card = fitting(snapshot, plainly=self.plainly)
         await self._api.patch(self._message, card, self._bucket)
 
     async def finish(self, snapshot: Snapshot) -> Delivery:
@@ -92,7 +96,7 @@ class OneMessage:
 
     @property
     def limits(self) -> Limits:
-        return Limits(1.0, POST_BYTES, tables=99, streams=False, whole_markdown=True)
+        return Limits(Pace(1.0), POST_BYTES, tables=99, streams=False, whole_markdown=True)
 
     def charges(self, step: Step) -> tuple[Charge, ...]:
         sent = self._journal.handle.message_id or self._place.stale

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta, timezone
+from datetime import datetime
 
 from bot.access import entry_of
 from bot.commands.desk import Call, Desk
 from bot.contract import LinkStatus, UsageTotal
-
-BEIJING = timezone(timedelta(hours=8))
-"""Days and months of a bill begin at midnight in Beijing, where the prices are set."""
+from bot.month import BEIJING
+from bot.report_text import call_line
 
 
 async def status(desk: Desk, call: Call) -> str:
@@ -64,7 +63,16 @@ async def usage(desk: Desk, call: Call) -> str:
         here = await desk.store.usage(since=start, conversation=call.conversation.key)
         lines.append(_line(call, "me", when, mine))
         lines.append(_line(call, "chat", when, here))
-    return "\n".join(lines)
+    return "\n".join([*lines, *await _platform_calls(desk, call)])
+
+
+async def _platform_calls(desk: Desk, call: Call) -> list[str]:
+    """For admins: what the month has cost of the platform's calls."""
+    turn = call.turn
+    if desk.access.role(turn.platform, turn.sender, turn.chat_kind) != "admin":
+        return []
+    calls = (await desk.office.status())["calls"]
+    return ["", *(call_line(one, turn.lang) for one in calls if one["bot"] == turn.bot)]
 
 
 def _line(call: Call, who: str, when: str, total: UsageTotal) -> str:

@@ -36,7 +36,9 @@ class Operator(Protocol):
         """{ready, problems, version, uptime (s), bots: [{name, platform, connected, cause,
         silent (s since the last event, null for never), reconnects}], backlog: {…},
         undelivered: [{turn, bot, chat, sender, at, state, error, question, answer}],
-        gaps: [{bot, chat, since, until, why}]}"""
+        gaps: [{bot, chat, since, until, why}], calls: [{bot, month (YYYY-MM), kind (api or
+        message), used, cap (0 for none, null when unknown), forecast, level ("", save or
+        spent), refused, saving, apis: {name: count}}]}"""
 
     async def live(self) -> Json:
         """For the playground: {ready, problems, turns: [{id, platform, chat, message_id,

@@ -9,6 +9,9 @@ from bot.contract.base import (
     Json,
     Platform,
 )
+from bot.contract.calls import (
+    CallKind,
+)
 from bot.contract.inbound import (
     InboundMessage,
     Intake,
@@ -86,6 +89,25 @@ class Retraction(Protocol):
         BorderError."""
 
 
+@runtime_checkable
+class Reach(Protocol):
+    """Optional power: writing to a person who asked nothing."""
+
+    def to_person(self, person: str) -> Json:
+        """The address of a person, by an id as QUEQIAO_ADMINS names it, for sink()."""
+
+
+@runtime_checkable
+class Ways(Protocol):
+    """Optional power: an answer can go more than one way, and these count apart."""
+
+    def ways(self, address: Json) -> frozenset[CallKind]:
+        """As what a plain answer to `address` may count. Without this power: `api`."""
+
+    def spent(self, kinds: frozenset[CallKind]) -> None:
+        """Nothing is left of these this month: go another way where there is one."""
+
+
 @dataclass(slots=True)
 class LinkStatus:
     """How one long connection is doing; written by the link, read by health.
@@ -121,3 +143,10 @@ class LinkStatus:
     def hearing(self) -> bool:
         """The green light: what is said now reaches us, as far as can be known."""
         return self.connected and not self.suspect
+
+
+@runtime_checkable
+class Saving(Protocol):
+    """Optional power: answers that cost as few calls as can be."""
+
+    def save(self, on: bool) -> None: ...

@@ -83,16 +83,51 @@ class Charge:
 
 
 @dataclass(frozen=True, slots=True)
+class Pace:
+    """How close together the shows of one part may be, in seconds. The second text comes
+    `first` after the first one; every further gap is `factor` times the one before, up to
+    a ceiling. The ceiling is `most` while the reply is younger than `steady`, then it
+    rises in proportion to the reply's age, up to `last`.
+
+    So the number of shows is bounded: over any stretch of a young reply it is at most
+    the length over `most`, plus the few of one growth from `first` to `most`.
+    """
+
+    first: float
+    factor: float = 1.0
+    most: float = 0.0
+    last: float = 0.0
+    steady: float = 60.0
+
+    def ceiling(self, age: float) -> float:
+        """The widest gap of a reply that has been growing for `age` seconds."""
+        most = max(self.first, self.most)
+        risen = most * max(1.0, age / self.steady)
+        return max(most, min(risen, self.last))
+
+    def after(self, gap: float, idle: float = 0.0, age: float = 0.0) -> float:
+        """The gap that follows `gap`, 0 for none yet. `idle`: how long after the end of
+        that gap there was nothing new to show. A pause longer than the ceiling earns a
+        narrower gap, so that what comes after it does not look stuck; it has saved more
+        shows than the new growth costs."""
+        ceiling = self.ceiling(age)
+        between = gap + idle
+        wider = gap * self.factor if between <= ceiling else gap * ceiling / between
+        return max(self.first, min(wider, ceiling))
+
+
+@dataclass(frozen=True, slots=True)
 class Limits:
     """What a sink can show now; may change when it steps down its ladder.
 
-    `pace`: least seconds between two shows. `max_bytes`: most UTF-8 bytes of `text` in
-    one part. `tables`: most Markdown tables in one part. `streams`: false when only
-    finish() shows anything. `whole_markdown`: true when every show must be complete
-    Markdown (open fences closed); false when shown text must stay a prefix of the next.
+    `pace`: how close together two shows may be. `max_bytes`: most UTF-8 bytes of `text`
+    in one part. `tables`: most Markdown tables in one part. `streams`: false when nothing
+    is shown between open() and finish(). `whole_markdown`: true when every show must be
+    complete Markdown (open fences closed); false when shown text must stay a prefix of
+    the next.
     """
 
-    pace: float
+    pace: Pace
     max_bytes: int
     tables: int = 3
     streams: bool = True
@@ -129,7 +164,8 @@ class ReplySink(Protocol):
     def handle(self) -> Handle: ...
 
     def charges(self, step: Step) -> tuple[Charge, ...]:
-        """The calls that this step will make now."""
+        """The calls that this step will make now. A call that counts in several buckets
+        has a charge for each; the card's or chat's has less room than the API's."""
 
     async def open(self, snapshot: Snapshot) -> None:
         """Put the card up. Repeating it after an error is safe. Does nothing where the

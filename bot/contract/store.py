@@ -8,6 +8,9 @@ from typing import Protocol
 from bot.contract.base import (
     Json,
 )
+from bot.contract.calls import (
+    CallCount,
+)
 from bot.contract.inbound import (
     Part,
 )
@@ -152,6 +155,12 @@ class TurnStore(Protocol):
 
     async def gaps(self, limit: int = 100) -> tuple[Gap, ...]:
         """Those that ended last first."""
+
+    # what the month has cost
+
+    async def count_calls(self, more: tuple[CallCount, ...], month: str) -> tuple[CallCount, ...]:
+        """Add these to what is counted, and return all counts of `month`; those of every
+        process that shares the database."""
 
     # care
 

@@ -29,7 +29,9 @@ SENTENCES: dict[str, str] = {
     "handle it. Please shorten it or send it in pieces.",
     "notice.broken": "This message arrived incomplete and I could not read it. Please send it again.",
     "notice.quota": "This month's DingTalk push quota is used up: your message reached me without "
-    "its content. Please tell your admin.",
+    "its content, so I cannot answer it. Please tell your admin.",
+    "notice.month": "The platform calls of this month are used up, so I cannot answer for now. For the next "
+    "hour messages here will not be answered, and I will not say so again for each. Please tell your admin.",
     "notice.full": "You already have {waiting} messages waiting, so I did not take this one. "
     "Send it after those are answered, or send /stop to cancel them.",
     "notice.late": 'I was away for about {minutes} min. {count} messages from that time are old by now, so I did not answer them by myself:\n{quotes}\nPress "Answer now", or send /retry, if you still want an answer.',
@@ -141,6 +143,25 @@ SENTENCES: dict[str, str] = {
     "usage.chat": "This chat",
     "usage.today": "today",
     "usage.month": "this month",
+    "calls.api": "Platform API calls",
+    "calls.message": "Pushes and webhook messages",
+    "calls.capped": "{kind}: {used} of {cap} this month ({share}%), about {forecast} by its end at this pace",
+    "calls.open": "{kind}: {used} this month, no cap set, about {forecast} by its end at this pace",
+    "calls.counted": "{kind}: {used} this month, about {forecast} by its end at this pace",
+    "calls.refused": "; used up, says the platform",
+    "calls.saving": "; saving",
+    "month.save": "**{bot}: 80% of this month's platform calls are used**\n{lines}\n\nFrom now on I save by "
+    "myself: an answer is shown when it is complete and costs two calls; the new month ends that.\nTo change it: "
+    "the settings `saver` (auto, always, never), `monthly_calls` and `monthly_messages` (0 is no cap), then restart.",
+    "month.spent": "**{bot}: this month's platform calls are used up**\n{lines}\n\nFrom now on I answer with "
+    "plain messages where they cost nothing, and other questions get one sentence; commands of admins still work; "
+    "the new month ends that.\nTo change it: raise the settings `monthly_calls` and `monthly_messages` "
+    "(0 is no cap), then restart.",
+    "month.refused": "**{bot}: the platform says that this month's calls are used up**\n{lines}\n\nThis is the "
+    "platform's word, whatever cap is set: all apps of the organisation share one quota. Answers that were not "
+    "delivered are kept (`/admin undelivered`) and can be sent again. I try once an hour and go on by myself "
+    "when there are calls again.\nTo change it: buy more in the platform's admin console, or let other apps "
+    "call less.",
     "model.now": "Model: `{model}`\nAvailable: {names}\nChange it: `/model name`",
     "model.set": "This chat now uses `{model}`.",
     "model.same": "`{model}` is already in use.",
@@ -177,6 +198,8 @@ SENTENCES: dict[str, str] = {
     "report.backlog": "Unfinished: {waiting} waiting, {running} being answered; "
     "{lanes} queues, {deepest} in the longest.",
     "report.oldest": "The oldest was received at {at}.",
+    "report.calls": "Platform calls of {month}:",
+    "report.closed": "this month's platform calls are used up, so it cannot answer",
     "report.redelivered": "The platforms sent {count} events again; all were recognised.",
     "report.undelivered": "Answers that were not delivered or not confirmed:",
     "report.undelivered_turn": "Not delivered: {at}, {bot}, chat {chat}, "
@@ -214,6 +237,7 @@ SENTENCES: dict[str, str] = {
     "why.rule_empty": "the message has no content",
     "why.rule_broken": "the message arrived incomplete",
     "why.rule_quota": "the platform's push quota is used up, so the message came without content",
+    "why.rule_month": "this month's platform calls are used up",
     "why.rule_nothing_to_retry": "there was no question to answer again",
     "why.outcome": "Outcome: {state}, runs: {attempt}",
     "why.queued": "waiting",
@@ -228,6 +252,7 @@ SENTENCES: dict[str, str] = {
     "why.delivered": "Delivery: confirmed by the platform, proof {proof}",
     "why.unneeded": "Delivery: not needed, whoever ended it was told at once",
     "why.offered": "Delivery: the notice {turn} named it and offered to answer it now",
+    "why.month_told": "Delivery: {turn} had said within the hour, in this conversation, that no calls are left",
     "why.unconfirmed": "Delivery: sent, but the platform did not confirm it; "
     "it is not sent again by itself, use queqiao resend {turn}",
     "why.not_delivered": "Delivery: it did not arrive; send it again with queqiao resend {turn}",

@@ -11,11 +11,15 @@ from collections.abc import Callable, Sequence
 from sqlalchemy import Connection
 
 from bot.errors import StoreTooNew
-from storage.migrations import m0001_first, m0002_deliveries
+from storage.migrations import m0001_first, m0002_deliveries, m0003_calls
 
 Step = Callable[[Connection], None]
 
-STEPS: tuple[Step, ...] = (m0001_first.upgrade, m0002_deliveries.upgrade)
+STEPS: tuple[Step, ...] = (
+    m0001_first.upgrade,
+    m0002_deliveries.upgrade,
+    m0003_calls.upgrade,
+)
 """Step n leads from version n - 1 to version n."""
 
 

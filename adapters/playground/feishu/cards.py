@@ -10,6 +10,7 @@ from adapters.playground.feishu import check, render
 from adapters.playground.feishu.backend import Backend
 from adapters.playground.feishu.limits import CARD, too_chatty, too_fast
 from adapters.playground.feishu.render import Picture
+from adapters.playground.feishu.typewriter import Frame
 from adapters.playground.feishu.wire import RATE_LIMITED, Ask, Refused, dumps, malformed
 from adapters.playground.view import Bubble
 
@@ -19,6 +20,7 @@ DAY = 86_400.0
 MOST_CHARACTERS = 100_000
 MOST_SEQUENCE = 2**31 - 1
 PAINTS_KEPT = 10_000
+FRAMES_KEPT = 1_000
 
 _SETTINGS = {"streaming_mode", "streaming_config", "summary", "enable_forward", "width_mode"}
 
@@ -38,7 +40,7 @@ class Paint:
 class Entity:
     """One card. `inline`: it came inside a message, not from CardKit. `timed_out`: streaming
     mode closed by itself and nobody has been told yet. `uuids` remembers what each stood
-    for."""
+    for. `frames`: what its clients were told, in order."""
 
     id: str
     card: Json
@@ -51,6 +53,7 @@ class Entity:
     timed_out: bool = False
     uuids: dict[str, str] = field(default_factory=dict)
     picture: Picture = field(default_factory=Picture)
+    frames: list[Frame] = field(default_factory=list)
 
     @property
     def summary(self) -> str:
@@ -88,7 +91,7 @@ class Cards:
             element["content"] = before
             raise
         self._paint(entity, str(element["element_id"]), before, words)
-        return self._done(entity, ask)
+        return self._done(entity, ask, typed=True)
 
     def settings(self, ask: Ask) -> Json:
         """PATCH …/settings: merged into the config, with or without the wrapper (6.3)."""
@@ -115,7 +118,7 @@ class Cards:
             return {}
         entity.card = card
         self._set_streaming(entity)
-        return self._done(entity, ask)
+        return self._done(entity, ask, typed=False)
 
     def id_convert(self, ask: Ask) -> Json:
         """POST cardkit/v1/cards/id_convert."""
@@ -132,6 +135,7 @@ class Cards:
         entity = Entity(str(number), card, self._b.clock.time(), inline)
         self.entities[entity.id] = entity
         self._set_streaming(entity)
+        self._frame(entity, typed=False)
         return entity
 
     def for_message(self, card_id: str) -> Entity:
@@ -156,6 +160,7 @@ class Cards:
         """Another card by PATCH or as the answer to a button."""
         entity.card = card
         self._set_streaming(entity)
+        self._frame(entity, typed=False)
         self._redraw(entity)
 
     def sound_in_message(self, card: Json) -> None:
@@ -223,10 +228,13 @@ class Cards:
             raise too_fast(f"card {entity.id}", CARD, wait)
         raise too_chatty("ErrMsg: too many operations on one card;")
 
-    def _done(self, entity: Entity, ask: Ask) -> Json:
+    def _done(self, entity: Entity, ask: Ask, *, typed: bool | None = None) -> Json:
+        """`typed`: as in Frame; None when the call changed no text."""
         entity.sequence = _sequence(ask)
         if ask.optional("uuid"):
             entity.uuids[ask.text("uuid")] = _fingerprint(ask)
+        if typed is not None:
+            self._frame(entity, typed=typed)
         self._redraw(entity)
         return {}
 
@@ -266,6 +274,18 @@ class Cards:
         self.paints.append(Paint(entity.id, element, words, words.startswith(before)))
         if len(self.paints) > PAINTS_KEPT:
             del self.paints[: PAINTS_KEPT // 2]
+
+    def _frame(self, entity: Entity, *, typed: bool) -> None:
+        texts = {
+            str(element["element_id"]): str(element.get("content", ""))
+            for element in render.walk(render.elements_of(entity.card))
+            if "element_id" in element and element.get("tag") == "markdown"
+        }
+        config = entity.card.get("config", {}).get("streaming_config")
+        now = self._b.clock.monotonic()
+        entity.frames.append(Frame(now, texts, typed, config if isinstance(config, dict) else {}))
+        if len(entity.frames) > FRAMES_KEPT:
+            del entity.frames[: FRAMES_KEPT // 2]
 
     def _redraw(self, entity: Entity) -> None:
         bubble = self._b.world.bubbles.get(entity.message_id)

@@ -1,0 +1,44 @@
+"""When one part of a reply may be shown next: the platform's pace, kept for one card."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from bot.contract import Pace
+
+News = Literal["first", "text", "line", "thoughts"]
+"""What there is to show: the part's first text, more of it, another status line before
+there is any, or only thoughts, which lie folded."""
+
+
+@dataclass(slots=True)
+class Rhythm:
+    """`shown_at`: when the last show was tried, on the clock's monotonic(). `text_gap` and
+    `line_gap`: the least time from it to the next text, and to another status line."""
+
+    shown_at: float = float("-inf")
+    text_gap: float = 0.0
+    line_gap: float = 0.0
+
+    def due(self, news: News, pace: Pace, age: float) -> float:
+        """The moment from which `news` may be shown; `age` is the reply's. The first text
+        comes at once, and thoughts alone never hurry."""
+        gaps = {
+            "first": pace.first,
+            "text": max(pace.first, self.text_gap),
+            "line": max(pace.first, self.line_gap),
+            "thoughts": pace.ceiling(age),
+        }
+        return self.shown_at + gaps[news]
+
+    def tried(self, news: News, pace: Pace, age: float, idle: float, now: float) -> None:
+        """A show was tried, whatever came of it: the next of its kind keeps a wider
+        distance. `idle`: how long it was due while there was nothing new."""
+        self.shown_at = now
+        if news == "text":
+            self.text_gap = pace.after(self.text_gap, idle, age)
+        elif news == "first":
+            self.text_gap = pace.first
+        else:
+            self.line_gap = pace.after(self.line_gap, idle, age)
