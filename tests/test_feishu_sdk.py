@@ -18,6 +18,7 @@ import pytest
 
 from adapters.feishu import sdk_link
 from adapters.feishu.sdk_link import run_sdk
+from adapters.hearing import IDLE
 from adapters.playground.feishu import FeishuSim, wire
 from adapters.playground.feishu.codec import Frame, decode, encode
 from adapters.sdk_thread import SdkThread
@@ -244,7 +245,9 @@ class Hearing:
 
 
 @contextlib.asynccontextmanager
-async def hearing(sim: FeishuSim, *, secret: str = "", up: bool = True) -> AsyncIterator[Hearing]:
+async def hearing(
+    sim: FeishuSim, *, secret: str = "", up: bool = True, idle: float = IDLE
+) -> AsyncIterator[Hearing]:
     async def on_payload(payload: dict[str, Any]) -> dict[str, Any] | None:
         heard.got.append(payload)
         if heard.error is not None:
@@ -258,7 +261,7 @@ async def hearing(sim: FeishuSim, *, secret: str = "", up: bool = True) -> Async
     def gap(since: float, until: float) -> None:
         heard.gaps.append((since, until))
 
-    work = run_sdk(settings, on_payload, status, SystemClock(), backoff, gap=gap)
+    work = run_sdk(settings, on_payload, status, SystemClock(), backoff, gap=gap, idle=idle)
     heard = Hearing(status, asyncio.create_task(work))
     try:
         if up:
@@ -445,10 +448,8 @@ async def test_long_silence_brings_a_successor_before_the_old_one_ends(
     sim: FeishuSim, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("adapters.connection.LINGER", 0.3)
-    monkeypatch.setattr("adapters.hearing.IDLE", 1.0)
-    async with hearing(sim) as heard:
+    async with hearing(sim, idle=1.0) as heard:
         await sim.wait_for(lambda: len(sim.links) == 2, 20)
-        monkeypatch.setattr("adapters.hearing.IDLE", 1e9)
         await sim.wait_for(lambda: len(sim.links) == 1, 20)
         assert heard.status.hearing
         assert (heard.status.reconnects, heard.gaps) == (0, [])
