@@ -10,9 +10,10 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from adapters.hearing import IDLE, JUMP, LINGER, NO_LINGER, OVERDUE, PING_EVERY, SILENCE, Hearing
-from adapters.link_words import Outcome, detail_of, key_of, report, words
+from adapters.link_words import Outcome, detail_of, key_of, report
 from bot.contract import Clock, LinkStatus
 from bot.errors import Transient
+from bot.texts import beside
 
 log = logging.getLogger(__name__)
 
@@ -130,13 +131,13 @@ class Link:
         fresh connection can be had."""
         self.status.suspect = True
         if self.status.connected:
-            self.status.cause = words(self._failure or key)
+            self.status.cause = beside(self._failure or key)
 
     def red(self, key: str, detail: str) -> None:
         if self.status.connected:
             self.status.since = self.clock.monotonic()
         self.status.connected = False
-        self.status.cause, self.status.detail = words(key), detail
+        self.status.cause, self.status.detail = beside(key), detail
 
     def missed(self, since: _Moment) -> None:
         """From this moment on something may not have been heard."""

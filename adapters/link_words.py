@@ -6,17 +6,12 @@ import logging
 
 from bot.contract import LinkStatus
 from bot.errors import AuthError, PermissionDenied, QueqiaoError
-from bot.texts import say
+from bot.texts import beside
 
 log = logging.getLogger(__name__)
 
 Outcome = BaseException | None
 """How a session ended: None for a clean close."""
-
-
-def words(key: str) -> str:
-    """A sentence of bot.texts in Chinese and English, on one line."""
-    return f"{say(key, 'zh')} / {say(key, 'en')}"
 
 
 def report(status: LinkStatus, error: Outcome) -> None:
@@ -25,7 +20,7 @@ def report(status: LinkStatus, error: Outcome) -> None:
     status.detail = detail_of(error)
     status.auth_failed = status.auth_failed or isinstance(error, AuthError)
     if not status.hearing:
-        status.cause = words(key_of(error, "link.unreachable"))
+        status.cause = beside(key_of(error, "link.unreachable"))
 
 
 def key_of(error: Outcome, otherwise: str) -> str:

@@ -26,6 +26,7 @@ from bot.contract import (
     TurnState,
     words_of,
 )
+from bot.endings import AWAY
 from bot.errors import StoreError
 from bot.late import LateMessages, named_in, notice_of
 from bot.meaning import Languages, conversation_of, lane_of, meaning_of
@@ -65,7 +66,8 @@ class Bot:
         gathering = self._answerer.gathering
         late = turn.kind != "notice" and message.age > self._desk.chat.late
         if late:
-            turn = replace(turn, kind="chat", notice_args={**turn.notice_args, "late": True})
+            blanks = {**turn.notice_args, "late": True}
+            turn = replace(turn, kind="chat", notice="", notice_args=blanks)
         gathers = turn.kind == "chat" and not late
         event = Event(
             key,
@@ -157,6 +159,7 @@ class Bot:
     async def _turn(self, message: InboundMessage) -> NewTurn:
         meaning = meaning_of(message, self._desk.chat)
         conversation = conversation_of(message, self._desk.chat)
+        away = AWAY if message.away and meaning.kind == "chat" else ""
         turn = NewTurn(
             id=uuid.uuid4().hex,
             kind=meaning.kind,
@@ -173,7 +176,7 @@ class Bot:
             address=message.address,
             lang=self._languages.of(message),
             asked_at=message.sent_at or self._desk.clock.time(),
-            notice=meaning.notice or ("card.away" if message.away else ""),
+            notice=meaning.notice or away,
             notice_args=meaning.blanks or {"minutes": message.away},
         )
         return await self._asked_again(turn) if meaning.retry else turn

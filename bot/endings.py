@@ -25,6 +25,9 @@ from bot.texts import say
 
 log = logging.getLogger(__name__)
 
+AWAY = "card.away"
+"""The notice of a question that nobody heard when it was asked."""
+
 LATE = "notice.late"
 """The notice that offers to answer what came too late (design.md 5)."""
 
@@ -47,7 +50,14 @@ class Result:
 
 
 def outcome(turn: Turn, result: Result) -> tuple[TurnState, str]:
-    """The turn's state and the line under its answer."""
+    """The turn's state and the line under its answer, which owns up to an absence however
+    the turn ends: it is told only once."""
+    state, note = _outcome(turn, result)
+    told = "" if state in ("answered", "recalled") else _was_away(turn)
+    return state, " ".join(filter(None, (note, told)))
+
+
+def _outcome(turn: Turn, result: Result) -> tuple[TurnState, str]:
     lang, ref = turn.new.lang, turn.id[:8]
     if result.stopped is not None:
         return result.stopped, say(f"card.{result.stopped}", lang)
@@ -66,7 +76,8 @@ def wordless(turn: Turn) -> Ending | None:
     if words_of(turn.new.parts):
         return None
     kinds = unreadable(turn.new.parts, turn.new.lang)
-    return Ending("refused", text=say("notice.unreadable", turn.new.lang, kinds=kinds))
+    text = say("notice.unreadable", turn.new.lang, kinds=kinds)
+    return Ending("refused", text=text, note=_was_away(turn))
 
 
 def _complaint(turn: Turn, error: BaseException, *, cut: bool) -> str:
@@ -76,6 +87,12 @@ def _complaint(turn: Turn, error: BaseException, *, cut: bool) -> str:
     note = error.note if isinstance(error, QueqiaoError) else QueqiaoError.note
     why = say(note, turn.new.lang, ref=turn.id[:8])
     return say("card.cut", turn.new.lang, why=why) if cut else why
+
+
+def _was_away(turn: Turn) -> str:
+    if turn.new.notice != AWAY:
+        return ""
+    return say("card.was_away", turn.new.lang, **turn.new.notice_args)
 
 
 def _remark(turn: Turn, finish: str) -> str:

@@ -149,7 +149,7 @@ class Office:
             "name": platform.bot,
             "platform": platform.platform,
             "connected": status.hearing,
-            "cause": status.cause,
+            "cause": status.why_red,
             "silent": self._silent(status),
             "reconnects": status.reconnects,
         }
@@ -201,7 +201,7 @@ class Office:
 
 
 def _red(status: LinkStatus) -> str:
-    return f"{status.name}: {status.cause or '没有连接 / not connected'}"
+    return f"{status.name}: {status.why_red or '没有连接 / not connected'}"
 
 
 def _closed(bot: str) -> str:

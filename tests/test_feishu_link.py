@@ -516,15 +516,18 @@ async def test_a_button_gets_its_toast_or_an_apology() -> None:
     assert answer["toast"]["type"] == "error"
 
 
-async def test_group_messages_wait_for_the_identity_but_not_for_ever() -> None:
+async def test_group_messages_are_refused_until_the_identity_is_known() -> None:
+    """One that was claimed could neither come again nor be fetched."""
     clock, inbox = VirtualClock(), Inbox()
     handler = receiver(inbox, clock, known=False)
-    with pytest.raises(Transient):
-        await handler(message("group"))
+    for _ in range(2):
+        with pytest.raises(Transient):
+            await handler(message("group"))
+        await clock.advance(3600)
     await handler(message("p2p"))
-    await clock.advance(601)
+    handler.identity = BotIdentity("ou_bot")
     await handler(message("group"))
-    assert [m.ignored for m in inbox.messages] == ["", "identity_unknown"]
+    assert [m.ignored for m in inbox.messages] == ["", "not_mentioned"]
 
 
 async def test_recalls_and_noise() -> None:

@@ -21,7 +21,7 @@ from bot.texts.zh import SENTENCES as ZH
 
 ROOT = Path(__file__).resolve().parent.parent
 HAN = re.compile("[\u3400-\u4dbf\u4e00-\u9fff]")
-SPEAKERS = {"say", "both"}
+SPEAKERS = {"say", "both", "beside"}
 
 
 def blanks(sentence: str) -> set[str]:

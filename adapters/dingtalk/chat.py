@@ -14,7 +14,6 @@ from adapters.dingtalk.receive import Receiver
 from adapters.dingtalk.settings import DingTalkSettings
 from adapters.dingtalk.sink import DingTalkSink, Shared
 from adapters.http import Http
-from adapters.link_words import words
 from adapters.meter import Unmetered
 from adapters.supervisor import supervise
 from bot.contract import (
@@ -31,7 +30,7 @@ from bot.contract import (
     Save,
 )
 from bot.errors import AuthError, BorderError, PermissionDenied, QuotaExhausted
-from bot.texts import both
+from bot.texts import beside, both
 
 log = logging.getLogger(__name__)
 
@@ -60,7 +59,7 @@ class DingTalkPlatform:
         self._api = DingTalkApi(settings, http, clock, self._meter)
         self._shared = Shared(clock)
         self._status = LinkStatus(
-            settings.bot, cause=words("link.starting"), since=clock.monotonic()
+            settings.bot, cause=beside("link.starting"), since=clock.monotonic()
         )
 
     @property

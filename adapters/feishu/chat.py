@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from collections.abc import Sequence
 from typing import Literal
 
 from adapters.feishu.api import FeishuApi
@@ -18,22 +19,23 @@ from adapters.feishu.receive import Receiver
 from adapters.feishu.settings import BotIdentity, FeishuSettings
 from adapters.feishu.sink import FeishuSink, Shared
 from adapters.http import Http
-from adapters.link_words import report, words
+from adapters.link_words import report
 from adapters.supervisor import Backoff, supervise
 from bot.contract import (
     Clock,
     Handle,
-    InboundMessage,
     Intake,
     Json,
     LinkStatus,
     Meter,
+    Missed,
     Part,
     Platform,
     ReplySink,
     Save,
 )
 from bot.errors import BorderError, QuotaExhausted
+from bot.texts import beside
 
 log = logging.getLogger(__name__)
 
@@ -64,7 +66,7 @@ class FeishuPlatform:
         self._api = FeishuApi(settings, http, clock, meter)
         self._shared = Shared(clock)
         self._status = LinkStatus(
-            settings.bot, cause=words("link.starting"), since=clock.monotonic()
+            settings.bot, cause=beside("link.starting"), since=clock.monotonic()
         )
         self._connected = asyncio.Event()
         self._me: BotIdentity | None = None
@@ -84,7 +86,7 @@ class FeishuPlatform:
     async def run(self, intake: Intake) -> None:
         """Learn who we are, then receive until cancelled."""
         receiver = Receiver(self.bot, intake, self._clock, age=self._age, learn=self._names.learn)
-        identity = asyncio.create_task(self._identify(receiver))
+        identity = asyncio.create_task(self._know_ourselves(receiver, intake))
         try:
             await self._give_head_start(identity)
             await self._receive(receiver, intake)
@@ -117,7 +119,17 @@ class FeishuPlatform:
         finally:
             await link.close()
 
-    async def _identify(self, receiver: Receiver) -> None:
+    async def _know_ourselves(self, receiver: Receiver, intake: Intake) -> None:
+        """Red until our identity is known, though the link is well: group messages are
+        refused meanwhile, and some of them may have been pushed for the last time."""
+        began = self._clock.time()
+        self._status.baffled = beside("link.nameless", why="…")
+        receiver.identity = await self._identify()
+        self._status.baffled = ""
+        if self._status.connects:
+            intake.gap(self.bot, began, self._clock.time())
+
+    async def _identify(self) -> BotIdentity:
         """Ask until it is known: once per process (reference/feishu.md 5.2). A connection
         that came up shows that it is time to ask: group messages wait for the answer."""
         backoff = Backoff()
@@ -131,8 +143,9 @@ class FeishuPlatform:
                 log.warning("bot identity: %s", error)
                 if not self._status.connected:
                     report(self._status, error)
+                self._status.baffled = beside("link.nameless", why=error)
                 await self._until_connected(backoff.delay(error))
-        receiver.identity = self._me
+        return self._me
 
     async def _until_connected(self, seconds: float) -> None:
         self._connected.clear()
@@ -191,12 +204,12 @@ class FeishuPlatform:
 
     # ------------------------------------------------------------ reading
 
-    async def missed(self, address: Json, since: float, until: float) -> tuple[InboundMessage, ...]:
+    async def missed(self, addresses: Sequence[Json], since: float, until: float) -> Missed:
         """What people said meanwhile (adapters/feishu/history.py)."""
-        messages = await self._history.missed(address, since, until)
-        for message in messages:
+        missed = await self._history.missed(addresses, since, until)
+        for message in missed.messages:
             self._names.learn(message.mentions)
-        return messages
+        return missed
 
     async def reread(self, address: Json) -> tuple[Part, ...] | None:
         """The question as it reads now, or None (adapters/feishu/history.py)."""

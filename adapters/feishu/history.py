@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import quote
 
@@ -14,8 +14,9 @@ from adapters.feishu.foreign import at, text_at
 from adapters.feishu.parse import RECEIVE, parse
 from adapters.feishu.reading import read_page
 from adapters.feishu.settings import BotIdentity
-from bot.contract import InboundMessage, Json, Part
+from bot.contract import Gap, InboundMessage, Json, Missed, Part
 from bot.errors import BorderError, Bug, Gone, Transient
+from bot.texts import beside
 
 log = logging.getLogger(__name__)
 
@@ -23,7 +24,10 @@ PAGE_SIZE = 50
 """The most there is (reference/feishu.md 5.6)."""
 
 CHAT_PAGES, THREAD_PAGES = 15, 5
-"""Pages read of one container at most: 20 calls, and a thousand messages, in all."""
+"""Pages read of one container at most."""
+
+THREADS = 10
+"""Threads of one plain group read at most, because each costs a call of the month."""
 
 _SAME = (
     *("message_id", "root_id", "parent_id", "thread_id"),
@@ -45,27 +49,34 @@ class FeishuHistory:
         age: Callable[[float], float],
     ) -> None:
         self._api, self._bot, self._me, self._age = api, bot, me, age
+        self._topics: dict[str, bool] = {}
 
-    async def missed(self, address: Json, since: float, until: float) -> tuple[InboundMessage, ...]:
-        """bot.contract.History.missed. Of the chat container a plain group shows only the
-        root of each thread, so the thread of `address` is read as well (5.6). Without the
-        scope im:message.group_msg groups cannot be read: PermissionDenied names it."""
+    async def missed(self, addresses: Sequence[Json], since: float, until: float) -> Missed:
+        """bot.contract.History.missed. The chat's container is read once. Of a plain group it
+        shows only the root of each thread (5.6), so the threads of `addresses` are read as
+        well, up to THREADS. Without the scope im:message.group_msg groups cannot be read:
+        PermissionDenied names it."""
         me = self._me()
         if me is None:
             raise Transient("history: the bot's identity is not known yet")
-        if not text_at(address, "chat_id"):
-            return ()  # a person we wrote to; what they say has a chat
-        first, last = max(0, math.floor(since)), math.ceil(until)
-        found = [
-            *await self._in_chat(text_at(address, "chat_id"), first, last),
-            *await self._in_thread(text_at(address, "thread_id"), first),
-        ]
+        chat, kind = text_at(addresses[0], "chat_id"), text_at(addresses[0], "chat_type")
+        if not chat:
+            return Missed()  # a person we wrote to; what they say has a chat
+        reading = _Reading(self._bot, chat, max(0, math.floor(since)), math.ceil(until))
+        await self._read_chat(reading)
+        threads = await self._threads(chat, kind, addresses)
+        reading.leave("gap.threads", max(0, len(threads) - THREADS))
+        for thread in threads[:THREADS]:
+            await self._read_thread(thread, reading)
+        reading.leave("gap.hidden", reading.hidden)
         messages = {
             message.message_id: message
-            for message in self._spoken(found, text_at(address, "chat_type"), me)
-            if first <= message.sent_at <= last
+            for message in self._spoken(reading.items, kind, me)
+            if reading.first <= message.sent_at <= reading.last
         }
-        return tuple(sorted(messages.values(), key=lambda message: message.sent_at))
+        return Missed(
+            tuple(sorted(messages.values(), key=lambda message: message.sent_at)), reading.left
+        )
 
     async def reread(self, address: Json) -> tuple[Part, ...] | None:
         """bot.contract.History.reread. The answer for a merged forward holds its children as
@@ -89,36 +100,59 @@ class FeishuHistory:
 
     # ------------------------------------------------------------ containers
 
-    async def _in_chat(self, chat: str, first: int, last: int) -> list[object]:
-        """Items of a chat between two moments, in whole seconds, oldest first."""
-        params = _container("chat", chat, "ByCreateTimeAsc")
-        params |= {"start_time": str(first), "end_time": str(last)}
-        return await self._walk(params, CHAT_PAGES)
+    async def _read_chat(self, reading: _Reading) -> None:
+        """Newest first: of too much, the newest counts."""
+        params = _container("chat", reading.chat)
+        params |= {"start_time": str(reading.first), "end_time": str(reading.last)}
+        await self._walk(params, CHAT_PAGES, reading)
 
-    async def _in_thread(self, thread: str, first: int) -> list[object]:
-        """Items of a thread, newest first, because it takes no time range (5.6). A thread
-        that is gone or hidden costs only its own messages."""
-        if not thread:
-            return []
-        params = _container("thread", thread, "ByCreateTimeDesc")
+    async def _read_thread(self, thread: str, reading: _Reading) -> None:
+        """It takes no time range (5.6). A thread that is gone or hidden costs only its own
+        messages."""
         try:
-            return await self._walk(params, THREAD_PAGES, before=first * 1000)
-        except (Gone, Bug) as error:
+            await self._walk(_container("thread", thread), THREAD_PAGES, reading)
+        except Gone as error:
+            log.info("a thread is gone: %s", error)
+        except Bug as error:
             log.warning("history of a thread not read: %s", error)
-            return []
+            reading.hidden += 1
 
-    async def _walk(self, params: Json, most: int, before: int = 0) -> list[object]:
-        """Page by page, until an item is older than `before` (milliseconds)."""
+    async def _walk(self, params: Json, most: int, reading: _Reading) -> None:
+        """Page by page, until an item is older than the time asked for."""
         items: list[object] = []
-        token = ""
+        token, whole = "", False
         for _ in range(most):
             page = await read_page(self._api, "im/v1/messages", "list_messages", params, token)
             items += page.items
             token = page.next
-            if not token or any(_created(item) < before for item in page.items):
-                return items
-        log.warning("history cut after %d pages of a %s", most, params["container_id_type"])
-        return items
+            whole = not token or any(_created(item) < reading.first * 1000 for item in page.items)
+            if whole:
+                break
+        reading.items += reversed(items)
+        if not whole:
+            log.warning("history cut after %d pages of a %s", most, params["container_id_type"])
+            reading.cut(min(map(_created, items), default=1 << 62) / 1000)
+
+    async def _threads(self, chat: str, kind: str, addresses: Sequence[Json]) -> list[str]:
+        """The threads that the chat's container does not show: none of a topic group's."""
+        found = [text_at(address, "thread_id") for address in addresses]
+        threads = list(dict.fromkeys(filter(None, found)))
+        return [] if threads and kind != "p2p" and await self._of_topics(chat) else threads
+
+    async def _of_topics(self, chat: str) -> bool:
+        """Whether it is a topic group, asked once (4.2); a chat that does not tell is read
+        like a plain one, which costs a call for each of its threads."""
+        if chat not in self._topics:
+            try:
+                body = await self._api.call(
+                    "GET", f"im/v1/chats/{quote(chat, safe='')}", api="chat_info"
+                )
+            except BorderError as error:
+                log.info("kind of a chat not known: %s", error)
+                return False
+            kinds = text_at(body, "data", "chat_mode"), text_at(body, "data", "group_message_type")
+            self._topics[chat] = kinds[0] == "topic" or kinds[1] == "thread"
+        return self._topics[chat]
 
     # ------------------------------------------------------------ items
 
@@ -132,6 +166,34 @@ class FeishuHistory:
             parsed = parse(as_event(item, chat_type), self._bot, me)
             if isinstance(parsed, InboundMessage):
                 yield replace(parsed, fetched=True, age=self._age(parsed.sent_at))
+
+
+@dataclass(slots=True)
+class _Reading:
+    """What is read of a chat between two moments, in whole seconds, and what is not: `left`
+    ends where everything was read, or where the time asked for ends."""
+
+    bot: str
+    chat: str
+    first: int
+    last: int
+    items: list[object] = field(default_factory=list)
+    hidden: int = 0
+    left: Gap | None = None
+
+    def cut(self, until: float) -> None:
+        """Nothing older than this was read of a container."""
+        self._leave(min(until, self.last), beside("gap.cut"))
+
+    def leave(self, key: str, count: int) -> None:
+        """So many threads were not read."""
+        if count:
+            self._leave(self.last, beside(key, count=count))
+
+    def _leave(self, until: float, why: str) -> None:
+        known = self.left or Gap(self.bot, self.chat, self.first, until, "")
+        whys = dict.fromkeys(filter(None, (known.why, why)))
+        self.left = replace(known, until=max(known.until, until), why="; ".join(whys))
 
 
 def as_event(item: object, chat_type: str) -> dict[str, Any]:
@@ -163,11 +225,11 @@ def by_person(item: object) -> bool:
     )
 
 
-def _container(kind: str, container: str, order: str) -> dict[str, str]:
+def _container(kind: str, container: str) -> dict[str, str]:
     return {
         "container_id_type": kind,
         "container_id": container,
-        "sort_type": order,
+        "sort_type": "ByCreateTimeDesc",
         "page_size": str(PAGE_SIZE),
     }
 

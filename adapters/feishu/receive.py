@@ -30,9 +30,6 @@ log = logging.getLogger(__name__)
 ACK_SECONDS = 2.4
 """How long an event is worked on before it is refused; Feishu waits 3 s (2.7)."""
 
-IDENTITY_SECONDS = 600.0
-"""How long group messages are refused, to come again, while the bot is unknown."""
-
 Event = InboundMessage | CardAction | Recalled
 Payload = Mapping[str, Any]
 OnPayload = Callable[[dict[str, Any]], Awaitable[dict[str, Any] | None]]
@@ -48,7 +45,9 @@ def _unknown(sent_at: float) -> float:
 
 
 class Receiver:
-    """Hands events to the intake. `identity` is None until Feishu has told who we are.
+    """Hands events to the intake. `identity` is None until Feishu has told who we are:
+    until then group messages are refused however long it takes, because one that was
+    claimed without being understood could neither come again nor be fetched.
     `age` is how many seconds ago a moment was by Feishu's own clock (design.md 5); `learn`
     gets the people whom messages name."""
 
@@ -63,7 +62,6 @@ class Receiver:
     ) -> None:
         self._bot, self._intake, self._clock = bot, intake, clock
         self._age, self._learn = age, learn
-        self._born = clock.monotonic()
         self._live: set[asyncio.Future[dict[str, Any] | None]] = set()
         self.identity: BotIdentity | None = None
 
@@ -71,7 +69,8 @@ class Receiver:
         """Returns when the event is safe; for a card action with the answer that the
         person sees (reference/feishu.md 6.9). Raises StoreError or Transient when it must
         not be acknowledged."""
-        await self._wait_for_identity(payload)
+        if self.identity is None and is_group_message(payload):
+            raise Transient("the bot's identity is not known yet")
         parsed = parse(payload, self._bot, self.identity)
         if isinstance(parsed, Nothing):
             log.info("event without effect: %s", parsed.reason)
@@ -86,14 +85,6 @@ class Receiver:
             if event_type(payload) == ACTION:
                 return toast(ActionReply(_apology(payload), "error"))
             raise
-
-    async def _wait_for_identity(self, payload: Payload) -> None:
-        """A group message cannot be read before we know who we are: refuse it, so that it
-        comes again, but not for ever."""
-        if self.identity is not None or not is_group_message(payload):
-            return
-        if self._clock.monotonic() - self._born < IDENTITY_SECONDS:
-            raise Transient("the bot's identity is not known yet")
 
     async def _until_safe(self, parsed: Event) -> dict[str, Any] | None:
         """Repeat a failed claim in memory while the acknowledgement can wait."""

@@ -29,7 +29,7 @@ async def status(desk: Desk, call: Call) -> str:
 
 
 def _link(call: Call, link: LinkStatus) -> str:
-    return call.say("status.up") if link.hearing else call.say("status.down", cause=link.cause)
+    return call.say("status.up") if link.hearing else call.say("status.down", cause=link.why_red)
 
 
 def _span(call: Call, seconds: float) -> str:

@@ -62,7 +62,7 @@ class InboundMessage:
     identity_unknown, own_message, from_bot); empty when the message is for us. `age` is
     how old the message was when it came, in seconds by the platform's own clock, 0 when
     that is not known (design.md 5). `fetched`: read back from the history, not pushed.
-    `away`: minutes that the answer owns up to having missed, 0 for none.
+    `away`: minutes that an answer to it may own up to having missed, 0 for none.
     """
 
     bot: str

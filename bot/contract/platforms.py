@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol, runtime_checkable
 
@@ -21,6 +22,9 @@ from bot.contract.showing import (
     Handle,
     ReplySink,
     Save,
+)
+from bot.contract.turns import (
+    Gap,
 )
 
 
@@ -65,15 +69,25 @@ class People(Protocol):
         """The person's display name, or an empty string; never raises a BorderError."""
 
 
+@dataclass(frozen=True, slots=True)
+class Missed:
+    """What a history gave back. `messages`: oldest first, parsed as if they had been pushed,
+    with `fetched` and `age` set; our own and recalled ones are left out. `left`: the part of
+    the time, or of the chat, that was not read, and why; None when all was."""
+
+    messages: tuple[InboundMessage, ...]
+    left: Gap | None = None
+
+
 @runtime_checkable
 class History(Protocol):
     """Optional power: reading back what was said."""
 
-    async def missed(self, address: Json, since: float, until: float) -> tuple[InboundMessage, ...]:
-        """What people said in the address's chat (and topic) between these moments, in
-        seconds since the epoch by the platform's clock, oldest first: parsed as if it
-        had been pushed, with `fetched` and `age` set. Our own and recalled messages are
-        left out. Raises BorderError; PermissionDenied names the missing scopes."""
+    async def missed(self, addresses: Sequence[Json], since: float, until: float) -> Missed:
+        """What people said in one chat between these moments, in seconds since the epoch by
+        the platform's clock. `addresses`: one or more, all of that chat, of which each may
+        stand in another topic, the most recent first. Raises BorderError; PermissionDenied
+        names the missing scopes."""
 
     async def reread(self, address: Json) -> tuple[Part, ...] | None:
         """The question's parts as they read now; None when that cannot be told. Never
@@ -114,9 +128,10 @@ class LinkStatus:
 
     `connected`: a socket is up. `suspect`: it may be deaf, and no fresh one is up yet.
     `auth_failed`: the platform refused our credentials, and no dial succeeded since; true
-    beside a green light when only a successor was refused. `cause`: why it is red, in
-    words (Chinese / English), empty when green; `detail`: the last failure in the terms of
-    the wire.
+    beside a green light when only a successor was refused. `cause`: why the link is red,
+    in words (Chinese / English), empty when it is not; `detail`: the last failure in the
+    terms of the wire. `baffled`: why what arrives cannot be understood though the link is
+    well, in such words, empty when it can.
     Seconds of clock.monotonic(), 0 for never: `since` (`connected` changed), `last_frame`
     (any frame, pongs too), `last_event` (of the application), `proven` (the last proof of
     hearing: an event, a server's frame where it counts, a fresh connection).
@@ -131,6 +146,7 @@ class LinkStatus:
     auth_failed: bool = False
     cause: str = "starting"
     detail: str = ""
+    baffled: str = ""
     since: float = 0.0
     last_frame: float = 0.0
     last_event: float = 0.0
@@ -142,7 +158,12 @@ class LinkStatus:
     @property
     def hearing(self) -> bool:
         """The green light: what is said now reaches us, as far as can be known."""
-        return self.connected and not self.suspect
+        return self.connected and not self.suspect and not self.baffled
+
+    @property
+    def why_red(self) -> str:
+        """Why there is no green light, in words; empty when there is one."""
+        return self.cause or self.baffled
 
 
 @runtime_checkable

@@ -26,6 +26,11 @@ def both(key: str, /, **blanks: object) -> str:
     return f"{say(key, 'zh', **blanks)}\n{say(key, 'en', **blanks)}"
 
 
+def beside(key: str, /, **blanks: object) -> str:
+    """Chinese and English on one line, for the operator."""
+    return f"{say(key, 'zh', **blanks)} / {say(key, 'en', **blanks)}"
+
+
 def knows(key: str) -> bool:
     return key in ZH
 

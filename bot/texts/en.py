@@ -4,6 +4,7 @@ SENTENCES: dict[str, str] = {
     # cards
     "card.thinking": "Thinking…",
     "card.waiting": "In the queue; {ahead} ahead of you.",
+    "card.was_away": "(I was away for about {minutes} min.)",
     "card.away": "(I was away for about {minutes} min and am catching up.)",
     "card.stopped": "Stopped.",
     "card.recalled": "The question was recalled; the answer ends here.",
@@ -292,4 +293,15 @@ SENTENCES: dict[str, str] = {
     "link.deaf": "the connection may be deaf, opening another",
     "link.jumped": "the clock jumped (sleep or time step), opening another connection",
     "link.broken": "internal error, reconnecting",
+    "gap.no_history": "this platform has no history to fetch",
+    "gap.others": "only the {count} chats with a question in the last {days} d were read; in all others, new ones included, only the platform's own repeats can help",
+    "gap.too_many": "{count} more chats were not read, to save calls",
+    "gap.times": "{count} interruptions, {seconds} s in all",
+    "gap.scopes": "missing scope {scopes}",
+    "gap.refused": "refused: {why}",
+    "gap.failed": "not fetched: {why}",
+    "gap.cut": "too many messages; only the newer ones were fetched",
+    "gap.threads": "{count} more threads were not read",
+    "gap.hidden": "{count} threads could not be read",
+    "link.nameless": "the bot cannot learn its own identity ({why}), so it cannot tell who mentions it in groups; group messages are not answered for now",
 }

@@ -4,6 +4,7 @@ SENTENCES: dict[str, str] = {
     # 卡片
     "card.thinking": "正在思考…",
     "card.waiting": "排队中，前面还有 {ahead} 条。",
+    "card.was_away": "（我刚才离线了约 {minutes} 分钟。）",
     "card.away": "（我刚才离线了约 {minutes} 分钟，现在补上。）",
     "card.stopped": "已停止。",
     "card.recalled": "提问已撤回，回答到此为止。",
@@ -255,4 +256,15 @@ SENTENCES: dict[str, str] = {
     "link.deaf": "连接可能收不到消息，正在换一条",
     "link.jumped": "系统时间跳变（休眠或校时），正在换一条连接",
     "link.broken": "程序内部出错，正在重连",
+    "gap.no_history": "这个平台不能取回历史消息",
+    "gap.others": "只查了最近 {days} 天有人提问的 {count} 个会话；其余的会话（包括新会话）只能等平台重推",
+    "gap.too_many": "还有 {count} 个会话没有查，以免用掉太多接口调用",
+    "gap.times": "共断线 {count} 次，合计 {seconds} 秒",
+    "gap.scopes": "缺少权限 {scopes}",
+    "gap.refused": "平台拒绝：{why}",
+    "gap.failed": "没有取到：{why}",
+    "gap.cut": "这段时间的消息太多，只取回了更新的",
+    "gap.threads": "还有 {count} 个话题没有查",
+    "gap.hidden": "有 {count} 个话题读不到",
+    "link.nameless": "查不到机器人自己的身份（{why}），分不清群里谁在 @ 它，群消息暂时不能回答",
 }
