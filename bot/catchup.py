@@ -115,8 +115,12 @@ class CatchUp:
         """What is said from now on may be missed: until now every bot whose light is
         green heard, unless it is still fetching what it missed."""
         for bot, platform in self.platforms.items():
-            if platform.status.hearing and not self._fetching[bot]:
+            if platform.status.hearing and not self.busy(bot):
                 await self._remember(bot)
+
+    def busy(self, bot: str) -> bool:
+        """Whether it is still fetching what it missed."""
+        return self._fetching[bot] > 0
 
     async def _since_last_time(self, bot: str) -> None:
         heard = await until_stored(lambda: self.store.heard(bot), self.clock)
@@ -269,7 +273,7 @@ class CatchUp:
         await self._miss(Gap(gap.bot, "", line.since, line.until, why))
 
     async def _miss(self, gap: Gap) -> None:
-        log.warning("%s %s: nothing fetched for %.0f s: %s", gap.bot, gap.chat, _span(gap), gap.why)
+        log.warning("%s %s: not all heard for %.0f s: %s", gap.bot, gap.chat, _span(gap), gap.why)
         await until_stored(lambda: self.store.miss(gap), self.clock)
 
     async def close(self) -> None:

@@ -109,8 +109,10 @@ class Desk:
         return {"chat_id": place.id, "chat_type": place.kind, **more}
 
     async def missed(self, address: Any = None, since: float = START) -> list[str]:
-        found = await self.platform.missed(address or self.address(), since, self.clock.time())
-        return [message.message_id for message in found]
+        """The ids of all messages since then."""
+        found = await self.platform.missed([address or self.address()], since, self.clock.time())
+        assert found.left is None
+        return [message.message_id for message in found.messages]
 
 
 @pytest.fixture
@@ -205,7 +207,7 @@ async def test_what_is_read_back_is_what_was_pushed(
             if thread and sim.world.opener(thread).chat != chat.id:
                 continue
             address = desk.address(chat, thread_id=thread)
-            back = await desk.platform.missed(address, START, clock.time())
+            back = (await desk.platform.missed([address], START, clock.time())).messages
             assert all(message.fetched for message in back)
             assert [m.sent_at for m in back] == sorted(m.sent_at for m in back)
             found |= {m.message_id: pushed(m) for m in back}
@@ -226,7 +228,7 @@ async def test_a_group_of_its_time(desk: Desk, sim: FeishuSim, clock: VirtualClo
     for number in range(5):
         said.append(await sim.say(desk.group, desk.ann, str(number), mention_bot=True))
         await clock.advance(10)
-    found = await desk.platform.missed(desk.address(), START + 10, START + 30)
+    found = (await desk.platform.missed([desk.address()], START + 10, START + 30)).messages
     assert [message.text for message in found] == ["1", "2", "3"]
     assert {message.ignored for message in found} == {""}
     assert [message.age for message in found] == [40.0, 30.0, 20.0]
@@ -246,7 +248,7 @@ async def test_bots_notices_and_what_was_taken_back_are_left_out(
     sink = desk.platform.sink((await desk.heard(kept)).address, Handle("k1"), _forget, 1)
     await sink.finish(Snapshot(text="an answer", state="answered"))
     assert len(sim.bot_bubbles(desk.group)) == 1
-    found = await desk.platform.missed(desk.address(), START, START)
+    found = (await desk.platform.missed([desk.address()], START, START)).messages
     assert [(m.message_id, m.ignored) for m in found] == [(kept, ""), (quiet, "not_mentioned")]
 
 
@@ -276,22 +278,68 @@ async def test_a_thread_that_is_hidden_costs_only_itself(desk: Desk, sim: Feishu
     sim.faults.order(wire.LIST_MESSAGES, Fault("delay"))
     hidden = {"code": 230073, "msg": "The thread is invisible to the operator."}
     sim.faults.order(wire.LIST_MESSAGES, Fault("status", body=hidden))
-    assert await desk.missed(desk.address(thread_id="omt_1")) == [said]
+    address = desk.address(thread_id="omt_1")
+    found = await desk.platform.missed([address], START - 5, desk.clock.time())
+    assert [message.message_id for message in found.messages] == [said]
+    assert found.left is not None and found.left.since == START - 5
+    assert found.left.until >= desk.clock.time() and "1 个话题读不到" in found.left.why
 
 
 async def test_pages_are_followed_and_bounded(
-    desk: Desk, sim: FeishuSim, caplog: pytest.LogCaptureFixture
+    desk: Desk, sim: FeishuSim, clock: VirtualClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     sim.policy.hears_all = False
     said = [await sim.say(desk.group, desk.ann, str(n)) for n in range(120)]
     await desk.hear()
     assert await desk.missed() == said
     assert [c.body["page_size"] for c in sim.calls_of(wire.LIST_MESSAGES)] == ["50"] * 3
+    await clock.advance(60)
     said += [await sim.say(desk.group, desk.ann, str(n)) for n in range(700)]
     sim.calls.clear()
-    assert await desk.missed() == said[:750]
+    found = await desk.platform.missed([desk.address()], START, clock.time())
+    assert [message.message_id for message in found.messages] == said[-750:], "the newest"
     assert len(sim.calls_of(wire.LIST_MESSAGES)) == 15
     assert "history cut after 15 pages" in caplog.text
+    left = found.left
+    assert left is not None and (left.bot, left.chat) == ("b", desk.group.id)
+    assert (left.since, left.until) == (START, found.messages[0].sent_at)
+    assert "只取回了更新的" in left.why
+
+
+async def test_a_chat_is_read_once_for_all_its_topics(
+    desk: Desk, sim: FeishuSim, clock: VirtualClock
+) -> None:
+    """Of a plain group the threads as well, of which there are a few at most."""
+    topics = sim.add_group("Topics", [desk.ann], topic=True)
+    await desk.hear()
+    for chat, reads in ((topics, 1), (desk.group, 11)):
+        roots = [await sim.say(chat, desk.ann, f"{n}") for n in range(12)]
+        threads = [sim.open_thread(root) for root in roots]
+        await clock.advance(1)
+        since = clock.time()
+        said = [await sim.say(chat, desk.ann, "inside", thread=thread) for thread in threads]
+        addresses = [desk.address(chat, thread_id=thread) for thread in threads]
+        for _ in range(2):
+            sim.calls.clear()
+            found = await desk.platform.missed(addresses, since, clock.time())
+            whole = chat is topics
+            assert [m.message_id for m in found.messages] == (said if whole else said[:10])
+            assert len(sim.calls_of(wire.LIST_MESSAGES)) == reads
+            assert (found.left is None) == whole
+        assert sim.calls_of(wire.CHAT_INFO) == [], "asked once"
+    assert found.left is not None and "还有 2 个话题没有查" in found.left.why
+    assert sim.violations == []
+
+
+async def test_a_chat_that_tells_nothing_of_itself_is_read_thread_by_thread(
+    desk: Desk, sim: FeishuSim
+) -> None:
+    topics = sim.add_group("Topics", [desk.ann], topic=True)
+    thread = sim.open_thread(await sim.say(topics, desk.ann, "root"))
+    await desk.hear()
+    sim.faults.order(wire.CHAT_INFO, Fault("status", body={"code": 99991672}))
+    assert len(await desk.missed(desk.address(topics, thread_id=thread))) == 1
+    assert len(sim.calls_of(wire.LIST_MESSAGES)) == 2
 
 
 async def test_before_the_bot_knows_itself_nothing_is_read(desk: Desk, sim: FeishuSim) -> None:

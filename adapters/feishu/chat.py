@@ -34,7 +34,7 @@ from bot.contract import (
     ReplySink,
     Save,
 )
-from bot.errors import BorderError, QuotaExhausted
+from bot.errors import BorderError, PermissionDenied, QuotaExhausted
 from bot.texts import beside
 
 log = logging.getLogger(__name__)
@@ -141,7 +141,7 @@ class FeishuPlatform:
                 await self._clock.sleep(QUOTA_SECONDS)
             except BorderError as error:
                 log.warning("bot identity: %s", error)
-                if not self._status.connected:
+                if not self._status.connected and not isinstance(error, PermissionDenied):
                     report(self._status, error)
                 self._status.baffled = beside("link.nameless", why=error)
                 await self._until_connected(backoff.delay(error))

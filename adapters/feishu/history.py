@@ -61,7 +61,7 @@ class FeishuHistory:
             raise Transient("history: the bot's identity is not known yet")
         chat, kind = text_at(addresses[0], "chat_id"), text_at(addresses[0], "chat_type")
         if not chat:
-            return Missed()  # a person we wrote to; what they say has a chat
+            return Missed(())  # a person we wrote to; what they say has a chat
         reading = _Reading(self._bot, chat, max(0, math.floor(since)), math.ceil(until))
         await self._read_chat(reading)
         threads = await self._threads(chat, kind, addresses)
