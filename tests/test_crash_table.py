@@ -215,19 +215,42 @@ async def test_the_answer_to_the_send_is_lost(house: Any, arrived: bool) -> None
     await no_double(house, room)
 
 
-async def test_the_send_is_too_old_to_be_repeated(house: Any) -> None:
-    """After an hour its key is forgotten: the card is filled, nothing is sent, and the
-    operator is told."""
+async def too_old(house: Any, kind: str, fault: Fault) -> tuple[Any, str, int]:
+    """The room, the question, and how many sends there were, when a process begins more than
+    an hour after a send of unknown fate: its key is forgotten."""
     house.deepseek.script("问", PIECES, pace=0.5)
     await house.start()
-    room = house.room("feishu")
-    house.feishu.faults.order(lark.REPLY, Fault("lose"), ALWAYS)
+    room = house.room("feishu", kind)
+    house.feishu.faults.order(lark.REPLY, fault, ALWAYS)
     message = await room.say("问")
-    await until(house, room.answers)
+    arrived = fault.kind == "lose"
+    await until(house, lambda: room.answers() if arrived else house.feishu.calls_of(lark.REPLY))
     await house.crash()
     house.feishu.faults.clear()
-    sent = len(house.feishu.calls_of(lark.REPLY))
     house.clock.leap(4000.0)
+    return room, message, len(house.feishu.calls_of(lark.REPLY))
+
+
+@pytest.mark.parametrize("kind", ["p2p", "group"])
+@pytest.mark.parametrize("arrived", [True, False])
+async def test_a_send_too_old_to_be_repeated_is_looked_for(
+    house: Any, arrived: bool, kind: str
+) -> None:
+    """Found in the history it is filled; certainly absent it is sent anew."""
+    room, message, sent = await too_old(house, kind, Fault("lose" if arrived else "drop"))
+    await house.start()
+    turn = await hurried(house, "feishu", message)
+    card = await room.answer()
+    assert card.text == TEXT and turn.ending.proof == card.id
+    assert turn.ending.delivery == "delivered"
+    assert len(house.feishu.calls_of(lark.REPLY)) == sent + (0 if arrived else 1)
+    await no_double(house, room)
+
+
+async def test_an_old_send_that_nobody_can_look_for_is_told_to_the_operator(house: Any) -> None:
+    """Without the scope for a group's history: the card is filled, nothing is sent."""
+    room, message, sent = await too_old(house, "group", Fault("lose"))
+    house.feishu.policy.missing_scopes = {"im:message.group_msg"}
     await house.start()
     turn = await hurried(house, "feishu", message)
     assert turn.ending.delivery == "unconfirmed"

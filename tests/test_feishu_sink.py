@@ -61,6 +61,8 @@ class Feishu:
         path = request.path.removeprefix("/open-apis/")
         if path.endswith("internal"):
             return web.json_response({"code": 0, "tenant_access_token": "t-1", "expire": 7200})
+        if request.method == "GET":  # no history may be read here
+            return self._refuse(99991672, "im:message:readonly")
         body = await request.json()
         name, method = self._route(request.method, path.split("/"))
         self.calls.append((name, body))
@@ -323,8 +325,10 @@ async def test_a_send_too_old_to_repeat_stays_unconfirmed(desk: Desk, feishu: Fe
     with pytest.raises(Uncertain):
         await desk.sink().open(running())
     await desk.clock.advance(3600)
-    delivery = await desk.sink(desk.saved[-1], attempt=2).finish(final("Hello"))
-    assert delivery.state == "unconfirmed"
+    later = desk.sink(desk.saved[-1], attempt=2)
+    with pytest.raises(Uncertain, match="nobody can tell"):
+        await later.finish(final("Hello"))
+    assert (await later.finish(final("Hello"))).state == "unconfirmed"
     assert feishu.names.count("reply") == 1
     assert elements(feishu.cards["7000"]["card"])[ANSWER]["content"] == "Hello"
 
@@ -335,6 +339,8 @@ async def test_a_living_sink_forgets_its_key_too(desk: Desk, feishu: Feishu) -> 
     with pytest.raises(Uncertain):
         await sink.open(running())
     await desk.clock.advance(3600)
+    with pytest.raises(Uncertain, match="nobody can tell"):
+        await sink.finish(final("Hello"))
     assert (await sink.finish(final("Hello"))).state == "unconfirmed"
     assert feishu.names.count("reply") == 1
 

@@ -60,6 +60,16 @@ class FeishuApi:
         self._token: _Token | None = None
         self._fetching = asyncio.Lock()
 
+    @property
+    def app_id(self) -> str:
+        return self._settings.app_id
+
+    def ahead(self) -> float:
+        """Seconds by which Feishu's clock is ahead of ours, up to a second too few; 0 while
+        that is not known."""
+        now = self._http.now(self._base)
+        return 0.0 if now is None else now - self._clock.time()
+
     # ------------------------------------------------------------ limits
 
     def bucket(self, api: str) -> str:

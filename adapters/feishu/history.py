@@ -12,16 +12,13 @@ from urllib.parse import quote
 from adapters.feishu.api import FeishuApi
 from adapters.feishu.foreign import at, text_at
 from adapters.feishu.parse import RECEIVE, parse
-from adapters.feishu.reading import read_page
+from adapters.feishu.reading import container, created_at, read_page
 from adapters.feishu.settings import BotIdentity
 from bot.contract import Gap, InboundMessage, Json, Missed, Part
 from bot.errors import BorderError, Bug, Gone, Transient
 from bot.texts import beside
 
 log = logging.getLogger(__name__)
-
-PAGE_SIZE = 50
-"""The most there is (reference/feishu.md 5.6)."""
 
 CHAT_PAGES, THREAD_PAGES = 15, 5
 """Pages read of one container at most."""
@@ -102,7 +99,7 @@ class FeishuHistory:
 
     async def _read_chat(self, reading: _Reading) -> None:
         """Newest first: of too much, the newest counts."""
-        params = _container("chat", reading.chat)
+        params = container("chat", reading.chat)
         params |= {"start_time": str(reading.first), "end_time": str(reading.last)}
         await self._walk(params, CHAT_PAGES, reading)
 
@@ -110,7 +107,7 @@ class FeishuHistory:
         """It takes no time range (5.6). A thread that is gone or hidden costs only its own
         messages."""
         try:
-            await self._walk(_container("thread", thread), THREAD_PAGES, reading)
+            await self._walk(container("thread", thread), THREAD_PAGES, reading)
         except Gone as error:
             log.info("a thread is gone: %s", error)
         except Bug as error:
@@ -125,13 +122,13 @@ class FeishuHistory:
             page = await read_page(self._api, "im/v1/messages", "list_messages", params, token)
             items += page.items
             token = page.next
-            whole = not token or any(_created(item) < reading.first * 1000 for item in page.items)
+            whole = not token or any(created_at(item) < reading.first * 1000 for item in page.items)
             if whole:
                 break
         reading.items += reversed(items)
         if not whole:
             log.warning("history cut after %d pages of a %s", most, params["container_id_type"])
-            reading.cut(min(map(_created, items), default=1 << 62) / 1000)
+            reading.cut(min(map(created_at, items), default=1 << 62) / 1000)
 
     async def _threads(self, chat: str, kind: str, addresses: Sequence[Json]) -> list[str]:
         """The threads that the chat's container does not show: none of a topic group's."""
@@ -223,18 +220,3 @@ def by_person(item: object) -> bool:
         and item.get("deleted") is not True
         and not text_at(item, "upper_message_id")
     )
-
-
-def _container(kind: str, container: str) -> dict[str, str]:
-    return {
-        "container_id_type": kind,
-        "container_id": container,
-        "sort_type": "ByCreateTimeDesc",
-        "page_size": str(PAGE_SIZE),
-    }
-
-
-def _created(item: object) -> int:
-    """Milliseconds since the epoch; an item without them ends nothing."""
-    text = text_at(item, "create_time")
-    return int(text) if text.isascii() and text.isdigit() and len(text) <= 15 else 1 << 62

@@ -11,6 +11,7 @@ from typing import Any
 from adapters.feishu.api import FeishuApi, Sent
 from adapters.feishu.codes import NO_TARGET, NO_THREAD
 from adapters.feishu.foreign import text_at
+from adapters.feishu.lookback import SLACK, Sought, look_back
 from bot.contract import Charge, Clock, Handle, Json, Save, Window
 from bot.errors import BorderError, Gone, StoreError, Uncertain
 
@@ -72,12 +73,13 @@ class Place:
         self._message = text_at(address, "message_id")
         self._thread = text_at(address, "thread_id")
         self._in_thread = bool(address.get("reply_in_thread"))
+        self._lost = False
 
     @property
     def stale(self) -> bool:
-        """A send of unknown fate is too old to be repeated: its key is forgotten."""
-        since = self._journal.handle.extra.get("sending_at")
-        return isinstance(since, int | float) and self._clock.time() - since > KEY_LIVES
+        """A send of unknown fate must not be repeated: its key is forgotten, and the history
+        does not tell whether it arrived."""
+        return self._lost
 
     @property
     def doubtful(self) -> bool:
@@ -102,7 +104,14 @@ class Place:
     ) -> str:
         """One message under the key plus `suffix`; returns its id. The intent is on disk,
         with `changes` of the handle, before the call. Without `anywhere`, a recalled
-        question is Gone instead of answered in the chat."""
+        question is Gone instead of answered in the chat. A send of unknown fate whose key is
+        forgotten is looked for first; Uncertain when that tells nothing, and `stale` from
+        then on."""
+        found = await self._found_again(msg_type, content)
+        if found:
+            extra = self._journal.note(sending_at=None)
+            await self._journal.put(message_id=found, extra=extra, **changes)
+            return found
         doubtful = self.doubtful
         begun = self._journal.handle.extra.get("sending_at") or self._clock.time()
         await self._journal.intend(extra=self._journal.note(sending_at=begun), **changes)
@@ -118,6 +127,33 @@ class Place:
         extra = self._journal.note(sending_at=None)
         await self._journal.put(message_id=sent.message_id, extra=extra)
         return sent.message_id
+
+    async def _found_again(self, msg_type: str, content: Json) -> str:
+        """The message of a send whose key is forgotten; empty when there is none, and the
+        next send is the first."""
+        since = self._journal.handle.extra.get("sending_at")
+        if not isinstance(since, int | float) or self._clock.time() - since <= KEY_LIVES:
+            return ""
+        sought = Sought(
+            chat=self._chat,
+            message=self._message,
+            thread=self._thread,
+            card=text_at(content, "data", "card_id"),
+            is_card=msg_type == "interactive",
+            since=since,
+            until=since + KEY_LIVES + SLACK,
+            loose=not self._replies,
+        )
+        found = await look_back(self._api, sought)
+        if found is None:
+            self._lost = True
+            raise Uncertain("nobody can tell whether a message arrived")
+        log.info("a send of unknown fate %s", "had arrived" if found else "never arrived")
+        if not found:
+            self._journal.handle = replace(
+                self._journal.handle, extra=self._journal.note(sending_at=None)
+            )
+        return found
 
     async def _deliver(self, msg_type: str, content: Json, uuid: str, anywhere: bool) -> Sent:
         if not self._replies:

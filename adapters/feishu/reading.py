@@ -9,6 +9,9 @@ from adapters.feishu.api import FeishuApi
 from adapters.feishu.foreign import at, text_at
 from bot.errors import Transient, Uncertain
 
+PAGE_SIZE = 50
+"""The most messages that a page can have (5.6)."""
+
 
 @dataclass(frozen=True, slots=True)
 class Page:
@@ -34,3 +37,19 @@ async def read_page(
         tuple(items) if isinstance(items, list) else (),
         text_at(body, "data", "page_token") if more else "",
     )
+
+
+def container(kind: str, name: str) -> dict[str, str]:
+    """The query for the messages of a chat or a thread, newest first (5.6)."""
+    return {
+        "container_id_type": kind,
+        "container_id": name,
+        "sort_type": "ByCreateTimeDesc",
+        "page_size": str(PAGE_SIZE),
+    }
+
+
+def created_at(item: object) -> int:
+    """Milliseconds since the epoch of a message; one without them counts as new."""
+    text = text_at(item, "create_time")
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= 15 else 1 << 62
