@@ -10,14 +10,15 @@ import pytest
 
 from adapters.feishu.api import FeishuApi
 from adapters.feishu.card import fitting
+from adapters.feishu.chat import FeishuPlatform
 from adapters.feishu.lookback import Sought, look_back
 from adapters.feishu.settings import FeishuSettings
 from adapters.http import Http
 from adapters.playground.clock import VirtualClock
 from adapters.playground.faults import Fault
 from adapters.playground.feishu import FeishuSim, wire
-from bot.contract import Snapshot
-from bot.errors import RateLimited, Transient
+from bot.contract import Handle, ReplySink, Snapshot
+from bot.errors import BorderError, RateLimited, Transient
 
 CARD, TEXT = "interactive", "text"
 
@@ -191,3 +192,38 @@ async def test_what_may_pass_is_asked_again_and_what_will_not_tells_nothing(
         desk.sim.faults.order(route, Fault("status", status=400, body={"code": code}))
         assert await look_back(desk.api, sought) is None
     assert await look_back(desk.api, sought) == sent
+
+
+# ---------------------------------------------------------------- through the sink
+
+
+@pytest.mark.parametrize("rung", ["cardkit", "patch", "text"])
+@pytest.mark.parametrize("arrived", [True, False])
+async def test_every_rung_looks_before_it_sends_anew(desk: Desk, rung: str, arrived: bool) -> None:
+    """What arrived is shown as it should be now, but for a text, which cannot change."""
+    settings = FeishuSettings("b", desk.sim.app_id, desk.sim.app_secret, base_url=desk.sim.base_url)
+    platform = FeishuPlatform(settings, desk.http, desk.clock)
+    address = {"chat_id": desk.chat.id, "chat_type": desk.chat.kind, "message_id": desk.asked}
+    saved = [Handle("t1-0", rung=rung)]
+
+    async def save(handle: Handle) -> None:
+        saved.append(handle)
+
+    def sink() -> ReplySink:
+        return platform.sink(address, saved[-1], save, 1)
+
+    desk.sim.faults.order(wire.REPLY, Fault("lose" if arrived else "drop"), times=9)
+    first = sink()
+    with pytest.raises(BorderError):
+        await first.open(Snapshot(text="half"))
+        await first.finish(Snapshot(text="half", state="answered"))
+    desk.sim.faults.clear()
+    assert len(desk.sim.bot_bubbles(desk.chat)) == arrived
+    await desk.clock.advance(3600)
+    sent = len(desk.sim.calls_of(wire.REPLY))
+    delivery = await sink().finish(Snapshot(text="whole", state="answered"))
+    (bubble,) = desk.sim.bot_bubbles(desk.chat)
+    assert (delivery.state, delivery.proof) == ("delivered", bubble.id)
+    assert bubble.text == ("half" if arrived and rung == "text" else "whole")
+    assert len(desk.sim.calls_of(wire.REPLY)) == sent + (not arrived)
+    assert "sending_at" not in saved[-1].extra
