@@ -138,10 +138,11 @@ class CatchUp:
 
     def gap(self, bot: str, since: float, until: float) -> None:
         """As bot.contract.Intake.gap."""
+        since = min(since, until)  # a clock may have been set back
         waiting = self._waiting.get(bot)
         if waiting is not None:
             self._waiting[bot] = (min(waiting[0], since), max(waiting[1], until))
-        elif until > since:
+        else:
             self._waiting[bot] = (since, until)
             self._fetching[bot] += 1
             self._tasks.spawn(self._fetch_whole(bot), name=f"catch up {bot}")

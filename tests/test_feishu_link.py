@@ -18,7 +18,7 @@ from adapters.feishu.link import FeishuLink
 from adapters.feishu.receive import Receiver
 from adapters.feishu.settings import BotIdentity, FeishuSettings
 from adapters.http import Http
-from adapters.playground.clock import VirtualClock
+from adapters.playground.clock import START, VirtualClock
 from bot.contract import ActionReply, CardAction, InboundMessage, LinkStatus
 from bot.errors import AuthError, PermissionDenied, StoreError, Transient
 
@@ -524,6 +524,12 @@ async def test_group_messages_are_refused_until_the_identity_is_known() -> None:
         with pytest.raises(Transient):
             await handler(message("group"))
         await clock.advance(3600)
+    assert handler.refused_since == START
+    older = message("group")
+    older["event"]["message"]["create_time"] = f"{START - 600:.0f}000"
+    with pytest.raises(Transient):
+        await handler(older)
+    assert handler.refused_since == START - 600, "pushed again, not for the first time"
     await handler(message("p2p"))
     handler.identity = BotIdentity("ou_bot")
     await handler(message("group"))

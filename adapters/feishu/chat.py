@@ -121,13 +121,12 @@ class FeishuPlatform:
 
     async def _know_ourselves(self, receiver: Receiver, intake: Intake) -> None:
         """Red until our identity is known, though the link is well: group messages are
-        refused meanwhile, and some of them may have been pushed for the last time."""
-        began = self._clock.time()
+        refused meanwhile, and may have been pushed for the last time."""
         self._status.baffled = beside("link.nameless", why="…")
         receiver.identity = await self._identify()
         self._status.baffled = ""
-        if self._status.connects:
-            intake.gap(self.bot, began, self._clock.time())
+        if receiver.refused_since is not None:
+            intake.gap(self.bot, receiver.refused_since, self._clock.time())
 
     async def _identify(self) -> BotIdentity:
         """Ask until it is known: once per process (reference/feishu.md 5.2). A connection

@@ -9,7 +9,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, NoReturn
 
 from adapters.feishu.foreign import text_at
 from adapters.feishu.parse import (
@@ -47,7 +47,8 @@ def _unknown(sent_at: float) -> float:
 class Receiver:
     """Hands events to the intake. `identity` is None until Feishu has told who we are:
     until then group messages are refused however long it takes, because one that was
-    claimed without being understood could neither come again nor be fetched.
+    claimed without being understood could neither come again nor be fetched. `refused_since`
+    is when the oldest of them was sent, in seconds since the epoch, None while there is none.
     `age` is how many seconds ago a moment was by Feishu's own clock (design.md 5); `learn`
     gets the people whom messages name."""
 
@@ -64,13 +65,14 @@ class Receiver:
         self._age, self._learn = age, learn
         self._live: set[asyncio.Future[dict[str, Any] | None]] = set()
         self.identity: BotIdentity | None = None
+        self.refused_since: float | None = None
 
     async def __call__(self, payload: dict[str, Any]) -> dict[str, Any] | None:
         """Returns when the event is safe; for a card action with the answer that the
         person sees (reference/feishu.md 6.9). Raises StoreError or Transient when it must
         not be acknowledged."""
         if self.identity is None and is_group_message(payload):
-            raise Transient("the bot's identity is not known yet")
+            self._refuse(payload)
         parsed = parse(payload, self._bot, self.identity)
         if isinstance(parsed, Nothing):
             log.info("event without effect: %s", parsed.reason)
@@ -85,6 +87,12 @@ class Receiver:
             if event_type(payload) == ACTION:
                 return toast(ActionReply(_apology(payload), "error"))
             raise
+
+    def _refuse(self, payload: Payload) -> NoReturn:
+        parsed, now = parse(payload, self._bot, None), self._clock.time()
+        sent_at = parsed.sent_at if isinstance(parsed, InboundMessage) else 0.0
+        self.refused_since = min(self.refused_since or now, sent_at or now)
+        raise Transient("the bot's identity is not known yet")
 
     async def _until_safe(self, parsed: Event) -> dict[str, Any] | None:
         """Repeat a failed claim in memory while the acknowledgement can wait."""
