@@ -366,6 +366,19 @@ async def test_quick_restarts_cost_a_call_for_each_chat_in_use_and_one_line(hous
     assert [len(room.answers()), len(ding.answers())] == [1, 1]
 
 
+async def test_chats_beyond_the_limit_are_counted(house: Any) -> None:
+    house.deepseek.answer_with(heard)
+    await house.start()
+    await known(house, *(house.room("feishu") for _ in range(22)))
+    catch_up, reads = house.app.bot.catch_up, len(house.feishu.calls_of("list_messages"))
+    now = house.clock.time()
+    catch_up.gap("feishu", now - 2.0, now)
+    await house.clock.hurry(lambda: not catch_up.busy("feishu"))
+    assert len(house.feishu.calls_of("list_messages")) == reads + 20
+    (gap,) = await gaps(house, "feishu")
+    assert "20 个会话" in gap["why"] and "还有 2 个会话没有查" in gap["why"]
+
+
 @pytest.mark.parametrize("how", ["link", "restart"])
 async def test_what_falls_into_a_short_gap_is_answered_or_listed(house: Any, how: str) -> None:
     no_second_chance(house)
@@ -540,6 +553,20 @@ async def test_the_first_answer_owns_up_whatever_came_before_it(house: Any, firs
     await answered(house, room, 4)
     (owner,) = [b for b in room.answers() if "离线了约 4 分钟" in b.small]
     assert (owner.text == "关于：问一") == (first != "问零")
+
+
+async def test_a_refusal_owns_up_too(house: Any) -> None:
+    """The only message was a picture."""
+    no_second_chance(house)
+    await house.start()
+    room = house.room("feishu")
+    await known(house, room)
+    await away(house, 0.0)
+    await room.say(kind="image")
+    house.clock.leap(240.0)
+    await back(house)
+    await answered(house, room, 2)
+    assert "图片" in room.answers()[1].text and "离线了约 4 分钟" in room.answers()[1].small
 
 
 async def test_after_a_late_message_the_next_answer_owns_up(house: Any) -> None:
