@@ -41,7 +41,7 @@ class Desk:
         return self.keys[-1]
 
     async def card(self) -> str:
-        return await self.api.create_card(fitting(Snapshot(text="…"), streaming=True)[1])
+        return await self.api.create_card(fitting(Snapshot(text="…"))[1])
 
     async def show(self, card: str, message: str = "") -> str:
         """A message that shows the card entity, as an answer to `message`."""
