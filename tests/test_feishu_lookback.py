@@ -50,7 +50,7 @@ class Desk:
 
     async def write(self, kind: str = TEXT, message: str = "") -> str:
         """A message whose text or card goes along."""
-        whole = fitting(Snapshot(text="answer"), streaming=False)[1]
+        whole = fitting(Snapshot(text="answer"))[1]
         content = whole if kind == CARD else {"text": "answer"}
         return (await self.api.reply(message or self.asked, kind, content, self.key())).message_id
 
