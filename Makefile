@@ -1,6 +1,6 @@
 # make demo   try it: no account, no key, no network; open the page that it prints
 # make run    run the bot with your settings (environment or queqiao.toml)
-# make test   every test     make lint   style and types     make bench   ratios
+# make test   every test     make lint   style and types     make bench   ratios (QUICK=1)
 # make fuzz   SEED=… RUNS=…   what is promised, under misfortunes by seed; REAL=… kills processes
 
 PYTHON ?= python3
@@ -27,7 +27,7 @@ lint: .venv/dev.done
 	$(BIN)/mypy
 
 bench: .venv/dev.done
-	@for file in tests/bench/bench_*.py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done
+	$(BIN)/python tests/bench/run.py $(if $(QUICK),--quick) $(if $(AGAINST),--against $(AGAINST))
 
 fuzz: .venv/dev.done
 	@echo "SEED=$(SEED) RUNS=$(RUNS) REAL=$(REAL)"

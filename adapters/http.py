@@ -34,7 +34,8 @@ class Answer:
 
 
 class Http:
-    """The pool. Keep-alive, no proxies from the environment, every call bounded. Keeps the
+    """The pool. Keep-alive, no proxies from the environment, every call bounded, at most
+    `connections` to one host, so that a model's streams never take a platform's. Keeps the
     time of every server it talked to; `clock` moves that on, the machine's own without."""
 
     def __init__(self, *, connections: int = 512, clock: Clock | None = None) -> None:
@@ -48,7 +49,10 @@ class Http:
         """The session, made at the first use because it needs a running loop."""
         if self._session is None:
             connector = aiohttp.TCPConnector(
-                limit=self._connections, keepalive_timeout=75, family=socket.AF_UNSPEC
+                limit=0,
+                limit_per_host=self._connections,
+                keepalive_timeout=75,
+                family=socket.AF_UNSPEC,
             )
             self._session = aiohttp.ClientSession(
                 connector=connector, json_serialize=lambda value: orjson.dumps(value).decode()

@@ -164,6 +164,8 @@ class Answerer:
 
     async def _begin(self, running: Running) -> Started | None:
         turn = running.turn
+        if running.started is not None:
+            return await self._reread(running, running.started)
         if turn.ending is None:
             started = await self._insist(
                 running, lambda: self.store.start(turn.id, self.chat.history_turns)
@@ -207,8 +209,9 @@ class Answerer:
         return _Run(started, waited, self.clock)
 
     async def _work(self, running: Running, run: _Run) -> None:
-        run.reply.start()
         running.work = asyncio.create_task(self._listen(run), name="model")
+        await asyncio.sleep(0)  # the question leaves first, then the card
+        run.reply.start()
         if running.ended is not None or running.leaving:
             running.work.cancel()
         await asyncio.wait({running.work})

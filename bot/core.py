@@ -69,12 +69,14 @@ class Bot:
             blanks = {**turn.notice_args, "late": True}
             turn = replace(turn, kind="chat", notice="", notice_args=blanks)
         gathers = turn.kind == "chat" and not late
+        join = gathering.seconds(message, turn.lane) if gathers else 0.0
         event = Event(
             key,
             turn,
             depth=self._desk.chat.depth,
-            join=gathering.seconds(message, turn.lane) if gathers else 0.0,
+            join=join,
             late=late,
+            start=self._desk.chat.history_turns if gathers and not join else -1,
         )
         try:
             accepted = await self._store.accept(event)
@@ -212,7 +214,7 @@ class Bot:
         elif accepted.full or turn.new.kind != "chat":
             self._spawn_tell(turn)
         elif accepted.head is not None:
-            self._lanes.run(accepted.head)
+            self._lanes.run(accepted.head, accepted.started)
         elif not accepted.joined:
             self._desk.waiting.enter(turn, max(1, accepted.waiting))
 

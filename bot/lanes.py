@@ -9,19 +9,21 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator
 
-from bot.contract import Turn, TurnState
+from bot.contract import Started, Turn, TurnState
 from bot.tasks import TaskSet
 
 
 class Running:
     """A turn while it runs. `end` may be called from anywhere, more than once; the first
     reason wins. `ended` holds the reason; `work` is the task that it cancels. `decided`: the
-    outcome stands, only its delivery is under way. `leaving`:
+    outcome stands, only its delivery is under way. `started`: it was begun when it was
+    claimed. `leaving`:
     this process shuts down, and the next one goes on with what is unfinished; `hurry`
     then cuts waiting short."""
 
-    def __init__(self, turn: Turn) -> None:
+    def __init__(self, turn: Turn, started: Started | None = None) -> None:
         self.turn = turn
+        self.started = started
         self.ended: TurnState | None = None
         self.leaving = False
         self.decided = False
@@ -63,21 +65,32 @@ class Lanes:
     def __len__(self) -> int:
         return len(self._running)
 
-    def run(self, head: Turn) -> None:
-        """Work on the lane from `head` on, until it is empty."""
-        self._tasks.spawn(self._work(head), name=f"lane {head.id[:8]}")
+    def run(self, head: Turn, started: Started | None = None) -> None:
+        """Work on the lane from `head` on, until it is empty. `started`: the head has
+        begun already."""
+        running = self._running[head.id] = Running(head, started)
+        self._tasks.spawn(self._work(running), name=f"lane {head.id[:8]}")
 
     def find(self, turn_id: str) -> Running | None:
         return self._running.get(turn_id)
 
-    async def _work(self, head: Turn) -> None:
-        turn: Turn | None = head
-        while turn is not None and not self._closing:
-            running = self._running[turn.id] = Running(turn)
+    async def _work(self, running: Running) -> None:
+        while True:
             try:
-                turn = await self._answer(running)
+                following = await self._one(running)
             finally:
                 del self._running[running.turn.id]
+            if following is None or self._closing:
+                return
+            running = self._running[following.id] = Running(following)
+
+    async def _one(self, running: Running) -> Turn | None:
+        """At shutdown nothing new is answered; what has begun is handed over."""
+        if self._closing and running.started is None:
+            return None
+        if self._closing:
+            running.hand_over()
+        return await self._answer(running)
 
     async def drain(self, grace: float) -> None:
         """Let running turns finish for `grace` seconds, then hand the rest over."""

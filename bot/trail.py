@@ -8,8 +8,9 @@ from collections.abc import Iterator
 
 from bot.contract import Clock, Moment, Turn
 
-KEPT = 200
-"""Trails remembered; a turn that has ended is also in the store."""
+KEPT = 1000
+"""Trails remembered, more than are ever alive at once; a turn that has ended is also in
+the store."""
 
 MOST = 60
 """Moments of one trail; a turn that goes wrong for a day must not fill the memory."""

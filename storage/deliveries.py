@@ -55,4 +55,4 @@ def delivered(connection: Connection, turn_id: str, ending: Ending) -> None:
         values |= {"delivery": ending.delivery, "proof": ending.proof}
         if ending.delivery != "undelivered":
             values["retry_at"] = None
-    connection.execute(change().values(values), {"turn_id": turn_id})
+    connection.execute(change(), {**values, "turn_id": turn_id})

@@ -76,6 +76,8 @@ def exchanges(connection: Connection, of: Turn, root: str, most: int) -> tuple[E
     model service's cache of it stays good in between (design.md 7)."""
     part = {"of": of.new.conversation, "part": of.generation}
     last = connection.execute(_last_place, part).scalar() or 0
+    if not last:
+        return ()
     step = max(1, most // 4)
     after = -(-max(0, last - max(0, most)) // step) * step
     rows = connection.execute(_newest, {**part, "but": root, "after": after}).mappings().all()

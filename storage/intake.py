@@ -7,9 +7,10 @@ from typing import Any
 from sqlalchemy import Connection, bindparam, func, insert, select, update
 from sqlalchemy import delete as delete_from
 
-from bot.contract import Accepted, Event, Moment, NewTurn, Turn, TurnState
+from bot.contract import Accepted, Event, Moment, NewTurn, Started, Turn, TurnState
 from storage import codec
 from storage.dialect import add
+from storage.history import exchanges, read_conversation
 from storage.leases import Holder, lock_lane
 from storage.rows import change, first_in, read_turn, whole
 from storage.schema import inbox, lane, turn
@@ -61,16 +62,30 @@ def _insert(
     state: TurnState = "queued",
     queue: str | None = None,
     owner: str | None = None,
+    attempt: int = 0,
+    generation: int = 0,
 ) -> Turn:
     row = codec.new_to_row(new)
-    root = new.id
-    if new.replaces:
-        root = connection.execute(_root, {"id": new.replaces}).scalar() or new.replaces
+    root = _root_of(connection, new)
     place = {"root": root, "state": state, "queue": queue, "owner": owner, "seen_at": now}
+    place |= {"attempt": attempt, "generation": generation}
     done = connection.execute(insert(turn), {**row, **place})
     assert done.inserted_primary_key is not None
     no = done.inserted_primary_key[0]
-    return Turn(new=codec.new_from_row(row), no=no, state=state, seen_at=now)
+    return Turn(
+        new=codec.new_from_row(row),
+        no=no,
+        state=state,
+        seen_at=now,
+        attempt=attempt,
+        generation=generation,
+    )
+
+
+def _root_of(connection: Connection, new: NewTurn) -> str:
+    if not new.replaces:
+        return new.id
+    return connection.execute(_root, {"id": new.replaces}).scalar() or new.replaces
 
 
 _root = select(turn.c.root).where(turn.c.id == bindparam("id"))
@@ -97,12 +112,26 @@ def _queue(
         refused = _insert(connection, new, now, owner=owner, state="refused")
         head = _head(connection, new.lane) if idle else None
         return Accepted(fresh=True, turn=refused, full=True, head=head, waiting=waiting)
+    if idle and not waiting and event.start >= 0 and not me.leased:
+        started = _begin(connection, now, event.start, new)
+        return Accepted(True, started.turn, head=started.turn, started=started)
     taken = _insert(connection, new, now, queue=new.lane)
     head = taken if idle and not waiting else _head(connection, new.lane) if idle else None
     return Accepted(fresh=True, turn=taken, head=head, waiting=waiting)
 
 
 _forget = delete_from(inbox).where(inbox.c.event_key == bindparam("key"))
+
+
+def _begin(connection: Connection, now: float, most: int, new: NewTurn) -> Started:
+    """Claimed and begun at once, as storage.turns.start leaves it: one commit less stands
+    between the question and the model."""
+    known = read_conversation(connection, new.conversation)
+    part = known.generation
+    begun = _insert(
+        connection, new, now, state="running", queue=new.lane, attempt=1, generation=part
+    )
+    return Started(begun, known, exchanges(connection, begun, _root_of(connection, new), most))
 
 
 def _claim(connection: Connection, me: Holder, new: NewTurn, owner: str) -> bool:
@@ -151,7 +180,7 @@ def _join(connection: Connection, now: float, event: Event, new: NewTurn) -> Tur
         "joined_at": now,
         "trail": codec.grown(row["trail"], (Moment(now, "joined", new.message_id),)),
     }
-    connection.execute(change().values(values), {"turn_id": row["id"]})
+    connection.execute(change(), {**values, "turn_id": row["id"]})
     connection.execute(_belongs, {"key": event.key, "to": row["id"]})
     return whole(connection, {**row, **values})
 

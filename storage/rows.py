@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, RowMapping, bindparam, select, update
@@ -43,6 +44,8 @@ def journal(connection: Connection, turn_id: str) -> tuple[Handle, ...]:
     return tuple(known.get(part) or Handle(f"{turn_id}-{part}") for part in range(most))
 
 
+@cache
 def change(*conditions: ColumnElement[bool]) -> Any:
-    """An update of the turn named by the parameter `turn_id`."""
+    """An update of the turn named by the parameter `turn_id`; further parameters are the
+    columns that it sets. Made once: making it costs as much as running it."""
     return update(turn).where(turn.c.id == bindparam("turn_id"), *conditions)

@@ -51,7 +51,7 @@ def start(connection: Connection, me: Holder, turn_id: str, most: int) -> Starte
         "deaths": row["deaths"] + (row["state"] == "running"),
         "generation": known.generation if first else row["generation"],
     }
-    connection.execute(change().values(values), {"turn_id": turn_id})
+    connection.execute(change(), {**values, "turn_id": turn_id})
     begun = replace(whole(connection, row), **values)
     return Started(begun, known, exchanges(connection, begun, row["root"], most))
 
@@ -62,7 +62,7 @@ def rewrite(connection: Connection, now: float, turn_id: str, parts: tuple[Part,
         return
     trail = codec.grown(row["trail"], (Moment(now, "edited"),))
     values = {"parts": codec.parts_to_json(parts), "trail": trail}
-    connection.execute(change().values(values), {"turn_id": turn_id})
+    connection.execute(change(), {**values, "turn_id": turn_id})
 
 
 def save_handle(
@@ -76,13 +76,13 @@ def checkpoint(connection: Connection, me: Holder, turn_id: str, text: str, reas
     """A late one, after the outcome was decided, changes nothing."""
     guard(connection, me, turn_id)
     values = {"answer": text, "reasoning": reasoning}
-    connection.execute(change(_alive, _undecided).values(values), {"turn_id": turn_id})
+    connection.execute(change(_alive, _undecided), {**values, "turn_id": turn_id})
 
 
 def hand_over(connection: Connection, me: Holder, turn_id: str, text: str, reasoning: str) -> None:
     guard(connection, me, turn_id)
     values = {"answer": text, "reasoning": reasoning, "state": "queued"}
-    connection.execute(change(_alive, _undecided).values(values), {"turn_id": turn_id})
+    connection.execute(change(_alive, _undecided), {**values, "turn_id": turn_id})
 
 
 def decide(connection: Connection, me: Holder, turn_id: str, ending: Ending) -> None:
@@ -95,7 +95,7 @@ def decide(connection: Connection, me: Holder, turn_id: str, ending: Ending) -> 
 def _decide(connection: Connection, row: RowMapping, ending: Ending) -> None:
     values = codec.ending_to_row(ending)
     values["trail"] = codec.grown(row["trail"], ending.trail)
-    connection.execute(change().values(values), {"turn_id": row["id"]})
+    connection.execute(change(), {**values, "turn_id": row["id"]})
 
 
 # ---------------------------------------------------------------- its end
@@ -121,7 +121,7 @@ def finish(connection: Connection, me: Holder, now: float, turn_id: str, ending:
         _end(connection, row, now, ending)
     elif ending.trail:
         trail = codec.grown(row["trail"], ending.trail)
-        connection.execute(change().values(trail=trail), {"turn_id": turn_id})
+        connection.execute(change(), {"trail": trail, "turn_id": turn_id})
     return _next_in_lane(connection, me, row)
 
 
@@ -138,7 +138,7 @@ def _end(connection: Connection, row: RowMapping, now: float, ending: Ending) ->
         "owner": None,
         "generation": row["generation"] if ran else generation_of(connection, row["conversation"]),
     }
-    connection.execute(change().values(values), {"turn_id": row["id"]})
+    connection.execute(change(), {**values, "turn_id": row["id"]})
     if row["kind"] == "chat" and ending.state in ("answered", "stopped") and ending.text.strip():
         enter(connection, {**row, **values})
 

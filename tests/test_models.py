@@ -15,6 +15,7 @@ from aiohttp import web
 from adapters.http import Http
 from adapters.models.answer import AnswerBuilder
 from adapters.models.body import wire_request
+from adapters.models.crowd import FEW, LONGEST, READS, Crowd
 from adapters.models.openai_shape import ModelSettings, OpenAIModel
 from adapters.models.profiles import profile_of, resolve
 from adapters.models.reader import BodyReader
@@ -210,8 +211,7 @@ async def test_text_usage_finish_in_order():
     deltas, failure, _ = await collect(stream(ROLE, said("你", "好🌉"), STOP, DONE))
     assert failure is None
     assert deltas == [
-        TextDelta("你"),
-        TextDelta("好🌉"),
+        TextDelta("你好🌉"),
         UsageDelta(Usage(100, 6, 64, 2), "deepseek-flash"),
         FinishDelta("stop"),
     ]
@@ -230,7 +230,7 @@ async def test_reasoning_stands_apart_whatever_its_field_is_called():
     other = chunk({"reasoning": " see"})
     hello = chunk({"content": "Hello", "reasoning_content": None})
     deltas, _, _ = await collect(stream(thinking, other, hello, STOP, DONE))
-    assert deltas[:3] == [ReasoningDelta("Let me"), ReasoningDelta(" see"), TextDelta("Hello")]
+    assert deltas[:2] == [ReasoningDelta("Let me see"), TextDelta("Hello")]
 
 
 async def test_usage_in_a_chunk_of_its_own_after_the_finish():
@@ -1014,9 +1014,53 @@ def test_nothing_is_read_after_the_end_mark():
     assert reader.done
 
 
+def test_bad_utf8_inside_a_text_is_replaced():
+    assert BodyReader().feed(b'data: {"a": "\xff"}\n\n') == [{"a": "\ufffd"}]
+
+
 def test_an_answer_without_bounds_is_ended():
     builder = AnswerBuilder("")
     value = json.loads(chunk({"content": "x" * 1_000_000})[6:])
     with pytest.raises(Transient):
         for _ in range(20):
             builder.take(value)
+
+
+# ---------------------------------------------------------------- many streams at once
+
+
+def test_few_streams_are_read_at_once_and_many_together():
+    rests = [Crowd(live).rest for live in (0, 1, FEW, FEW + 1, 500, 100_000)]
+    assert rests[:3] == [0.0, 0.0, 0.0]
+    assert 0 < rests[3] < rests[4] <= rests[5] == LONGEST
+    assert 500 / rests[4] <= READS + 1
+
+
+async def test_streams_that_rest_lose_nothing():
+    """Seventeen streams: each leaves its socket alone for a moment after a read."""
+    told = asyncio.Event()
+
+    async def handler(talk: Talk) -> None:
+        await talk.send(ROLE, said("a"))
+        await told.wait()
+        for text in ("b", "c", "d"):
+            await talk.send(said(text))
+            await asyncio.sleep(0)
+        await talk.send(STOP, DONE)
+
+    async def listen(model: OpenAIModel, deltas: list[Delta]) -> None:
+        async for delta in model.stream(ASK):
+            deltas.append(delta)
+            if isinstance(delta, TextDelta) and text_of(deltas) == "a":
+                firsts.append(delta)
+                if len(firsts) > FEW:
+                    told.set()
+
+    firsts: list[Delta] = []
+    answers: list[list[Delta]] = [[] for _ in range(FEW + 1)]
+    async with Server(handler).running() as server, model_at(server.url) as model:
+        async with asyncio.timeout(30):
+            await asyncio.gather(*(listen(model, deltas) for deltas in answers))
+    for deltas in answers:
+        assert text_of(deltas) == "abcd"
+        assert deltas[-1] == FinishDelta("stop")

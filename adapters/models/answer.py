@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from adapters.models.chunks import Chunk, read_chunk
+from adapters.models.chunks import read_chunk
 from adapters.models.refusals import error_in, read_refusal, translate
 from bot.contract import Delta, FinishDelta, ReasoningDelta, TextDelta, Usage, UsageDelta
 from bot.errors import Transient
@@ -36,8 +36,9 @@ class AnswerBuilder:
         self._model = ""
         self._length = 0
         self._words = False
+        self._said: list[tuple[type[ReasoningDelta | TextDelta], list[str]]] = []
 
-    def take(self, value: dict[str, Any]) -> list[Delta]:
+    def take(self, value: dict[str, Any]) -> None:
         """What one chunk, or a whole answer, says. Raises the translated error when it
         is an error (HTTP 200 notwithstanding)."""
         if error_in(value):
@@ -46,20 +47,29 @@ class AnswerBuilder:
         self.finish = chunk.finish or self.finish
         self._model = chunk.model or self._model
         self._usage = chunk.usage or self._usage
-        return self._deltas(chunk)
-
-    def _deltas(self, chunk: Chunk) -> list[Delta]:
         self._length += len(chunk.text) + len(chunk.reasoning)
         if self._length > TEXT_LIMIT:
             raise Transient("an answer without an end", note="model.cut")
-        deltas: list[Delta] = []
         if chunk.reasoning:
-            deltas.append(ReasoningDelta(chunk.reasoning))
+            self._say(ReasoningDelta, chunk.reasoning)
         if chunk.text:
-            deltas.append(TextDelta(chunk.text))
-        self.said = self.said or bool(deltas)
-        self._words = self._words or not (not chunk.text or chunk.text.isspace())
-        return deltas
+            self._say(TextDelta, chunk.text)
+            self._words = self._words or not chunk.text.isspace()
+
+    def _say(self, kind: type[ReasoningDelta | TextDelta], piece: str) -> None:
+        if self._said and self._said[-1][0] is kind:
+            self._said[-1][1].append(piece)
+        else:
+            self._said.append((kind, [piece]))
+
+    def deltas(self) -> list[Delta]:
+        """What was said since the last call; neighbours of one kind come as one."""
+        if not self._said:
+            return []
+        self.said = True
+        found: list[Delta] = [kind("".join(pieces)) for kind, pieces in self._said]
+        self._said.clear()
+        return found
 
     def usage(self) -> list[Delta]:
         """The last usage that was told; services repeat it, and each is the whole."""

@@ -5,14 +5,12 @@ Source: reference/models.md 1.5 (DeepSeek) and 3 (where the look-alikes put thin
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from bot.contract import Usage
 
 
-@dataclass(frozen=True, slots=True)
-class Chunk:
+class Chunk(NamedTuple):
     """`finish` is the service's own word; `usage` is None where there was none."""
 
     text: str = ""
@@ -30,12 +28,13 @@ def read_chunk(value: dict[str, Any]) -> Chunk:
         said = choice.get("message")
     if not isinstance(said, dict):
         said = {}
+    usage = value.get("usage") or choice.get("usage")
     return Chunk(
-        text=_string(said.get("content")),
-        reasoning=_string(said.get("reasoning_content")) or _string(said.get("reasoning")),
-        finish=_string(choice.get("finish_reason")),
-        usage=_usage(value.get("usage")) or _usage(choice.get("usage")),
-        model=_string(value.get("model")),
+        _string(said.get("content")),
+        _string(said.get("reasoning_content") or said.get("reasoning")),
+        _string(choice.get("finish_reason")),
+        None if usage is None else _usage(value.get("usage")) or _usage(choice.get("usage")),
+        _string(value.get("model")),
     )
 
 

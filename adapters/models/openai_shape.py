@@ -17,6 +17,7 @@ import orjson
 from adapters.http import Http
 from adapters.models.answer import AnswerBuilder
 from adapters.models.body import WireRequest, wire_request
+from adapters.models.crowd import Crowd
 from adapters.models.profiles import profile_of
 from adapters.models.reader import BodyReader
 from adapters.models.refusals import read_refusal, translate
@@ -61,6 +62,7 @@ class OpenAIModel:
     def __init__(self, settings: ModelSettings, http: Http, clock: Clock) -> None:
         self._settings, self._http, self._clock = settings, http, clock
         self._flipped: set[str] = set()
+        self._crowd = Crowd()
 
     def continues_prefix(self, model: str = "") -> bool:
         """Whether a request with `prefix` can be answered; one that cannot raises Bug."""
@@ -104,7 +106,7 @@ class OpenAIModel:
             request, settings.base_url, settings.model, settings.max_tokens, flipped=flipped
         )
         socket = Wire(self._http, self._clock, started + settings.whole)
-        return _Attempt(settings, wire, socket, self._clock.time(), request)
+        return _Attempt(settings, wire, socket, self._clock.time(), request, self._crowd)
 
     def _wait(
         self, error: BorderError, attempt: _Attempt, tries: int, started: float
@@ -159,17 +161,20 @@ class _Attempt:
         wire: Wire,
         now: float,
         request: ModelRequest,
+        crowd: Crowd,
     ) -> None:
         self.request = request
         self.retry_after = 0.0
         self.answer = AnswerBuilder(settings.api_key)
         self._settings, self._wanted, self._wire, self._now = settings, wanted, wire, now
+        self._crowd = crowd
         self._reader = BodyReader()
         self._failure: BorderError | None = None
         self._over = False
 
     async def deltas(self) -> AsyncGenerator[Delta, None]:
         """What is said, as it comes; the error, if there is one, after all of it."""
+        self._crowd.live += 1
         try:
             await self._open()
             while (found := await self._more()) is not None:
@@ -179,6 +184,7 @@ class _Attempt:
             for delta in [*self.answer.usage(), ending]:
                 yield delta
         finally:
+            self._crowd.live -= 1
             self._wire.close()
 
     async def _open(self) -> None:
@@ -223,13 +229,12 @@ class _Attempt:
 
     def _take(self, values: list[dict[str, Any]]) -> list[Delta]:
         """An error among the values waits until what came before it is given out."""
-        found: list[Delta] = []
         try:
             for value in values:
-                found += self.answer.take(value)
+                self.answer.take(value)
         except BorderError as error:
             self._failure = error
-        return found
+        return self.answer.deltas()
 
     async def _close_well(self) -> None:
         if not self._reader.begun:
@@ -239,6 +244,8 @@ class _Attempt:
 
     async def _read(self) -> bytes:
         """The next bytes; what happens to the socket after the finish is no loss."""
+        if self.answer.said and not self.answer.finish:
+            await self._wire.rest(self._crowd.rest)
         try:
             return await self._wire.read()
         except Transient:

@@ -106,22 +106,27 @@ class BodyReader:
                 values += self._event(item.data)
         return values
 
-    def _event(self, data: str) -> list[dict[str, Any]]:
+    def _event(self, data: bytes) -> list[dict[str, Any]]:
         """A line that is no JSON object is some gateway's; it is counted and passed over."""
-        if data.strip() == "[DONE]":
-            self.done = True
-            return []
         value = _parse(data)
         if isinstance(value, dict):
             self.begun = True
             return [value]
+        if data.strip() == b"[DONE]":
+            self.done = True
+            return []
         self._junk += 1
         if self._junk == 1:
             log.warning("the model's stream holds an event that is no JSON object; ignored")
         return []
 
 
-def _parse(text: str | bytes) -> Any:
+def _parse(raw: bytes) -> Any:
+    """The JSON value, or None. Bad UTF-8 inside a text is replaced."""
+    try:
+        return orjson.loads(raw)
+    except orjson.JSONDecodeError:
+        text = raw.decode("utf-8", "replace")
     try:
         return orjson.loads(text)
     except orjson.JSONDecodeError:

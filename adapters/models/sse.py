@@ -1,13 +1,14 @@
 """Server-sent events, decoded from bytes as they arrive. Pure: no socket, no clock.
 
 The line ends are LF, CRLF and CR, in any mixture and split anywhere between two feeds;
-UTF-8 may be split too (it is decoded by whole lines). Source: reference/models.md 1.5,
-and the event stream format of the HTML standard where that is silent.
+UTF-8 may be split too (data stay bytes until their event is whole). Source:
+reference/models.md 1.5, and the event stream format of the HTML standard where that is
+silent.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 LINE_LIMIT = 4 << 20
 """Most bytes of one line: a model's largest event is far below."""
@@ -22,16 +23,14 @@ class SseOverflow(Exception):
     """A line or an event is over its limit; the stream cannot be trusted any more."""
 
 
-@dataclass(frozen=True, slots=True)
-class SseEvent:
+class SseEvent(NamedTuple):
     """One dispatched event: its data lines joined by LF, and its `event:` name."""
 
-    data: str
+    data: bytes
     name: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class SseComment:
+class SseComment(NamedTuple):
     """A line that begins with a colon; `: keep-alive` is a sign of life, not data."""
 
     text: str
@@ -54,8 +53,8 @@ class SseDecoder:
     def feed(self, block: bytes) -> list[SseEvent | SseComment]:
         """What became complete with `block`. Raises SseOverflow."""
         found: list[SseEvent | SseComment] = []
-        self._rest += block
-        for line in self._lines():
+        with_cr = self._after_cr or b"\r" in block
+        for line in self._lines(block) if with_cr else self._fed_lines(block):
             self._take(line, found)
         return found
 
@@ -68,10 +67,28 @@ class SseDecoder:
         self._dispatch(found)
         return found
 
-    def _lines(self) -> list[bytes]:
-        """The whole lines of `_rest`; a CR ends its line at once, and an LF that then
-        follows, even in a later block, belongs to it."""
-        rest, lines, begin = self._rest, [], 0
+    def _fed_lines(self, block: bytes) -> list[bytes]:
+        """The whole lines where LF alone ends them, which is nearly always: in one split,
+        because this runs for every word that a model says."""
+        lines = block.split(b"\n")
+        tail = lines.pop()
+        if lines:
+            lines[0] = self._without_bom(bytes(self._rest) + lines[0])
+            self._rest.clear()
+            if len(block) + len(lines[0]) > self._line_limit:
+                for line in lines:
+                    self._bound(len(line))
+        self._rest += tail
+        self._searched = len(self._rest)
+        self._bound(self._searched)
+        return lines
+
+    def _lines(self, block: bytes) -> list[bytes]:
+        """The whole lines of `_rest` and `block`; a CR ends its line at once, and an LF
+        that then follows, even in a later block, belongs to it."""
+        self._rest += block
+        rest, begin = self._rest, 0
+        lines: list[bytes] = []
         if self._after_cr and rest:
             begin = 1 if rest[0] == 10 else 0
             self._after_cr = False
@@ -102,7 +119,12 @@ class SseDecoder:
     def _take(self, line: bytes, found: list[SseEvent | SseComment]) -> None:
         if not line:
             self._dispatch(found)
-            return
+        elif line.startswith(b"data: "):
+            self._add(line[6:])
+        else:
+            self._take_other(line, found)
+
+    def _take_other(self, line: bytes, found: list[SseEvent | SseComment]) -> None:
         field, _, value = line.partition(b":")
         value = value.removeprefix(b" ")
         if not field:
@@ -120,9 +142,10 @@ class SseDecoder:
 
     def _dispatch(self, found: list[SseEvent | SseComment]) -> None:
         if self._data:
-            data = b"\n".join(self._data).decode("utf-8", "replace")
+            data = self._data[0] if len(self._data) == 1 else b"\n".join(self._data)
             found.append(SseEvent(data, self._name))
-        self._data, self._size, self._name = [], 0, ""
+            self._data.clear()
+        self._size, self._name = 0, ""
 
 
 def _line_end(buffer: bytearray, begin: int) -> int:

@@ -62,6 +62,21 @@ class Wire:
         with _translated("model.cut"):
             return await self._watched(self._response.content.readany())
 
+    async def rest(self, seconds: float) -> None:
+        """Let what comes within `seconds` gather in the socket, so that one read takes it
+        all; no longer than half of what the watchdog leaves."""
+        seconds = min(seconds, (self._due - self._clock.monotonic()) / 2)
+        connection = None if self._response is None else self._response.connection
+        if seconds <= 0 or connection is None or connection.transport is None:
+            return
+        transport = connection.transport
+        transport.pause_reading()
+        try:
+            await self._clock.sleep(seconds)
+        finally:
+            if not transport.is_closing():
+                transport.resume_reading()
+
     async def read_error(self) -> bytes:
         """What there is of a short body; never raises for the state of the socket."""
         self.wait_at_most(ERROR_WAIT)

@@ -124,7 +124,9 @@ class Event:
     joins the same person's newest turn of the lane when that still waits unstarted and
     nothing but chat: one turn, several events. `late`: the turn is stored as refused
     and outside its lane, to be offered instead of run (design.md 5). `again`: when the
-    lane is full nothing is recorded, and the same event may come again."""
+    lane is full nothing is recorded, and the same event may come again. `start`: when not
+    negative, a turn that takes an idle lane begins to run in the same transaction, with
+    so many exchanges of history at most."""
 
     key: str
     turn: NewTurn | None
@@ -133,6 +135,7 @@ class Event:
     join: float = 0.0
     late: bool = False
     again: bool = False
+    start: int = -1
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +144,8 @@ class Accepted:
     turn is `refused` and must be told so; there is none of an event that may come again.
     `head`: the turn to run now because this accept took an idle lane; None when a task of
     this process already owns the lane. `waiting`: how many turns stand before this one.
-    `joined`: `turn` is an earlier one that now holds this message too."""
+    `joined`: `turn` is an earlier one that now holds this message too. `started`: the
+    head has begun to run, for Event.start."""
 
     fresh: bool
     turn: Turn | None = None
@@ -149,6 +153,7 @@ class Accepted:
     head: Turn | None = None
     waiting: int = 0
     joined: bool = False
+    started: Started | None = None
 
 
 @dataclass(frozen=True, slots=True)
