@@ -245,10 +245,15 @@ class Answerer:
         return False
 
     async def _stream(self, run: _Run, request: ModelRequest) -> None:
-        async with aclosing(self.asking.model.stream(request)) as deltas:
-            async for delta in deltas:
-                run.take(delta)
-                self._keep(run)
+        try:
+            async with aclosing(self.asking.model.stream(request)) as deltas:
+                async for delta in deltas:
+                    run.take(delta)
+                    self._keep(run)
+        except BorderError as error:
+            self.asking.health.failed(run.turn.id, error)
+            raise
+        self.asking.health.answered()
 
     def _keep(self, run: _Run) -> None:
         """A checkpoint every now and then; the stream does not wait for the disk."""

@@ -7,6 +7,8 @@ import logging
 import os
 import signal
 import sys
+from collections.abc import Callable
+from functools import partial
 from importlib.metadata import version
 
 from adapters.console.control import Control
@@ -15,15 +17,16 @@ from adapters.http import Http
 from adapters.models.openai_shape import ModelSettings, OpenAIModel
 from adapters.models.profiles import resolve
 from bot.access import Access
+from bot.alerts import Alerts
 from bot.answer import Answerer
 from bot.asking import Asking
 from bot.calls import Calls, Caps
 from bot.clock import SystemClock
 from bot.commands import Desk
-from bot.contract import ChatModel, ChatPlatform, Clock, Meter, TurnStore
+from bot.contract import ChatModel, ChatPlatform, Clock, Json, Meter, TurnStore
 from bot.core import Bot
 from bot.deliveries import Deliveries
-from bot.errors import StoreError, StoreLocked
+from bot.errors import BorderError, StoreError, StoreLocked, Transient
 from bot.gate import Gate
 from bot.gather import Gathering
 from bot.lanes import Lanes
@@ -32,9 +35,17 @@ from bot.pace import Pacer
 from bot.personas import Personas
 from bot.place import Place
 from bot.receipts import Receipts
+from bot.redact import Redactor
 from bot.replies import Replies
 from bot.saver import Saver
-from bot.settings import BotSettings, DingTalkBot, FeishuBot, ModelService, Settings
+from bot.settings import (
+    BotSettings,
+    DingTalkBot,
+    FeishuBot,
+    ModelService,
+    Settings,
+    secrets_of,
+)
 from bot.tasks import TaskSet
 from bot.trail import Trails
 from bot.waiting import WaitingRoom
@@ -47,8 +58,14 @@ REMEMBERED = 30 * 86_400.0
 
 PRUNE_EVERY = 3_600.0
 
+LEAVE_SECONDS = 10.0
+"""What closing may take besides the grace periods of answers and of commands."""
+
 LOCK_SECONDS = 3.0
 """How long a store held by another process is waited for at the start."""
+
+Leave = Callable[[int], object]
+"""Ends the process at once with this exit code."""
 
 
 class App:
@@ -72,10 +89,13 @@ class App:
         self.lanes = Lanes(self.answerer.answer)
         self.office = self._office()
         self.bot = Bot(self._desk(), self.answerer, self.replies.trails)
+        self.alerts = self._alerts()
         self.console = Console(*settings.http, self.office)
         self.control = Control(place_of(settings).socket, self.office)
         self._tasks = TaskSet()
         self._stopping = asyncio.Event()
+        self._closing: asyncio.Task[None] | None = None
+        self.patience = LEAVE_SECONDS
 
     def _answerer(self) -> Answerer:
         settings, clock = self.settings, self.clock
@@ -126,11 +146,24 @@ class App:
             lanes=self.lanes,
             trails=self.replies.trails,
             deliveries=self.deliveries,
+            model=self.answerer.asking.health,
             saver=self.saver,
             gate=self.gate,
             clock=self.clock,
             version=version("queqiao"),
             started_at=self.clock.monotonic(),
+        )
+
+    def _alerts(self) -> Alerts:
+        settings = self.settings
+        post = partial(_post, self.http, settings.alert_url) if settings.alert_url else None
+        return Alerts(
+            watched=self.office,
+            platforms=self.platforms,
+            admins=sorted(settings.admins),
+            post=post,
+            hide=Redactor(secrets_of(settings)),
+            clock=self.clock,
         )
 
     async def start(self) -> None:
@@ -150,6 +183,7 @@ class App:
         self._tasks.spawn(self.deliveries.run(), name="deliveries")
         self._tasks.spawn(self.calls.run(self._look_at_calls), name="calls")
         self._tasks.spawn(self._prune(), name="prune")
+        self._tasks.spawn(self.alerts.run(), name="alerts")
 
     async def _look_at_calls(self) -> None:
         await self.saver.look(self.bot.announce)
@@ -165,9 +199,20 @@ class App:
     def stopping(self) -> bool:
         return self._stopping.is_set()
 
-    async def close(self) -> None:
+    async def close(self) -> bool:
         """Stop hearing, let answers finish for the grace period, leave the rest to the
-        next process, and let go of everything."""
+        next process, and let go of everything. False when that does not come to its end
+        (a disk hangs): it goes on in the background, and only the end of the process
+        ends it."""
+        if self._closing is None:
+            self._closing = asyncio.create_task(self._close(), name="close")
+        await asyncio.wait({self._closing}, timeout=2 * self.settings.chat.grace + self.patience)
+        if not self._closing.done():
+            return False
+        await self._closing
+        return True
+
+    async def _close(self) -> None:
         await self.bot.catch_up.remember()
         await self._tasks.cancel()
         await self.bot.drain(self.settings.chat.grace)
@@ -188,6 +233,15 @@ class App:
             except StoreError as error:
                 log.warning("old event keys not forgotten: %s", error)
             await self.clock.sleep(PRUNE_EVERY)
+
+
+async def _post(http: Http, url: str, body: Json) -> None:
+    """To the operator's webhook. Raises BorderError."""
+    answer = await http.call("POST", url, json=body)
+    if answer.status in (408, 429) or answer.status >= 500:
+        raise Transient(f"HTTP {answer.status}")
+    if answer.status >= 300:
+        raise BorderError(f"HTTP {answer.status}")
 
 
 def _warn_of_free_tiers(settings: Settings) -> None:
@@ -293,27 +347,37 @@ async def _open_store(url: str, clock: Clock, durable: bool) -> TurnStore:
         await clock.sleep(0.2)
 
 
-async def run(settings: Settings, *, while_stdin_is_open: bool = False) -> None:
+async def run(settings: Settings, leave: Leave, *, while_stdin_is_open: bool = False) -> None:
     """Run until SIGTERM or SIGINT; a second one leaves at once. `while_stdin_is_open`:
     also until whoever holds the other end of standard input is gone."""
     app = await open_app(settings)
+    if while_stdin_is_open:
+        loop = asyncio.get_running_loop()
+        loop.add_reader(sys.stdin.fileno(), _read_stdin, app, loop)
+    await serve_until_stopped(app, leave)
+
+
+async def serve_until_stopped(app: App, leave: Leave) -> None:
+    """What hangs would hold the end of the loop as well, and a thread that of the
+    interpreter: then the process is left as it stands, with everything on disk that the
+    next start needs."""
     loop = asyncio.get_running_loop()
     for name in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(name, _stop, app)
-    if while_stdin_is_open:
-        loop.add_reader(sys.stdin.fileno(), _read_stdin, app, loop)
+        loop.add_signal_handler(name, _stop, app, leave)
     try:
         await app.serve()
         log.info("stopping")
     finally:
-        await app.close()
+        if not await app.close():
+            log.error("closing hangs, perhaps the disk: leaving; the next start goes on from here")
+            leave(1)
 
 
-def _stop(app: App) -> None:
+def _stop(app: App, leave: Leave) -> None:
     """The first signal drains; at the second, what is left is the next start's work."""
     if app.stopping:
         log.warning("leaving at once")
-        os._exit(1)
+        leave(1)
     app.stop()
 
 

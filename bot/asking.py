@@ -3,9 +3,10 @@ off goes on."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from bot.contract import ChatModel, ContinuesPrefix, ModelRequest, Prompt, Started, Turn
+from bot.model_health import ModelHealth
 from bot.personas import Personas
 from bot.prompts import compose
 from bot.settings import Chat, ModelService
@@ -19,6 +20,7 @@ class Asking:
     personas: Personas
     chat: Chat
     service: ModelService
+    health: ModelHealth = field(default_factory=ModelHealth)
 
     def request(self, started: Started) -> ModelRequest:
         new = started.turn.new

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 import sys
 from collections.abc import Coroutine, Sequence
 from importlib.metadata import version
@@ -107,7 +108,7 @@ def _run(options: argparse.Namespace) -> int:
     set_up_logging(settings.log, secrets_of(settings))
     names = "、".join(f"{bot.name} ({bot.platform})" for bot in settings.bots)
     print(f"鹊桥启动：{names}，模型 {settings.model.model}。Ctrl+C 退出。", file=sys.stderr)
-    _loop(run(settings, while_stdin_is_open=options.while_stdin_is_open))
+    _loop(run(settings, os._exit, while_stdin_is_open=options.while_stdin_is_open))
     return OK
 
 

@@ -22,6 +22,7 @@ from bot.month import month_of
 from bot.place import Place
 from bot.report import account_json, backlog_json, calls_json, gap_json, turn_brief
 from bot.report_text import status_text, why_text
+from bot.texts import say
 
 OK, FAILED = 0, 1
 
@@ -88,6 +89,8 @@ async def resend(place: Place, turn: str) -> Told:
         return failed(f"{NOT_RUNNING}\n再发一次需要它：queqiao run / start it first: queqiao run")
     if found["delivery"] == "delivered":
         return Told("已送达。 / Delivered.")
+    if found["delivery"] == "unconfirmed" and not found["error"]:
+        return failed("\n".join(say("admin.resent_unconfirmed", lang) for lang in LANGS))
     why = found["error"] or found["delivery"]
     return failed(f"没有送达：{why} / not delivered: {why}")
 

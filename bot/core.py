@@ -142,7 +142,9 @@ class Bot:
         return len(turns)
 
     async def _seat(self, head: Turn) -> None:
-        """Those behind the head of a lane wait, and are told their position."""
+        """Those behind the head of a lane wait, and are told their position; the head,
+        which may have waited before, does not any more."""
+        self._desk.waiting.receipts.left(head)
         for ahead, turn in enumerate(await self._store.behind(head), 1):
             self._desk.waiting.enter(turn, ahead)
 

@@ -12,9 +12,11 @@ from bot.contract import (
     ChatPlatform,
     Clock,
     Json,
+    Ladder,
     LinkStatus,
     Metric,
     Moment,
+    Trouble,
     Turn,
     TurnStore,
 )
@@ -22,7 +24,9 @@ from bot.deliveries import Deliveries
 from bot.errors import BorderError, Gone, StoreError
 from bot.gate import Gate
 from bot.lanes import Lanes
+from bot.model_health import ModelHealth
 from bot.report import account_json, backlog_json, gap_json, turn_brief
+from bot.report_text import skipped_lines
 from bot.saver import Saver
 from bot.texts import both
 from bot.trail import Trails
@@ -30,11 +34,18 @@ from bot.trail import Trails
 STORE_SECONDS = 2.0
 """How long the store may take to answer before it counts as broken."""
 
+LIVE_SECONDS = 0.6
+"""The same for the playground, which is asked all the time and waits no more than a second for
+an answer."""
+
 WRITE_EVERY = 5.0
 """Seconds for which a write that worked shows that the store works."""
 
 NOBODY = ""
 """The bot in whose name the store is tried; none has this name."""
+
+LISTED = 1000
+"""Undelivered answers that are looked through."""
 
 SHOWN = 20
 """Turns that the playground's page is told of."""
@@ -51,6 +62,7 @@ class Office:
     lanes: Lanes
     trails: Trails
     deliveries: Deliveries
+    model: ModelHealth
     saver: Saver
     gate: Gate
     clock: Clock
@@ -62,29 +74,60 @@ class Office:
 
     async def problems(self) -> list[str]:
         """As bot.contract.Operator."""
-        found = [_red(p.status) for p in self.platforms.values() if not p.status.hearing]
+        return await self._problems(STORE_SECONDS)
+
+    async def _problems(self, patience: float) -> list[str]:
+        return [trouble.words for trouble in await self._red(patience)]
+
+    async def _red(self, patience: float) -> list[Trouble]:
+        """What makes the bot not ready; the store may take `patience` seconds."""
+        found = [
+            Trouble(f"link {name}", _cause(platform.status), bot=name)
+            for name, platform in self.platforms.items()
+            if not platform.status.hearing
+        ]
+        if self.model.problem:
+            found.append(Trouble("model", self.model.problem))
         found += [_closed(bot) for bot in self.platforms if self.gate.closed(bot)]
         try:
-            await self._write()
+            await self._write(patience)
         except (StoreError, TimeoutError) as error:
             why = str(error) or "timeout"
-            found.append(f"存储不可用（{why}） / the store does not work ({why})")
+            words = f"存储不可用（{why}） / the store does not work ({why})"
+            found.append(Trouble("store", words))
         return found
 
-    async def _write(self) -> None:
+    async def troubles(self) -> list[Trouble]:
+        """What makes it not ready, and the ways of replying that it may not use."""
+        return [*await self._red(STORE_SECONDS), *self._lacks()]
+
+    def _lacks(self) -> list[Trouble]:
+        found = []
+        for bot in map(self._bot, self.platforms.values()):
+            lines = zip(skipped_lines(bot, "zh"), skipped_lines(bot, "en"), strict=True)
+            for rung, words in zip(bot["skipped"], lines, strict=True):
+                key, calm = f"rung {bot['name']} {rung['name']}", 3_600.0
+                found.append(Trouble(key, " / ".join(words), after=0.0, calm=calm, red=False))
+        return found
+
+    async def _write(self, patience: float) -> None:
         """A full disk can still be read: only a write shows that the next message could
         be taken. A good one counts for some seconds, whoever looks how often."""
         now = self.clock.monotonic()
         if now - self._written < WRITE_EVERY:
             return
-        async with asyncio.timeout(STORE_SECONDS):
+        async with asyncio.timeout(patience):
             await self.store.hear(NOBODY, self.clock.time())
         self._written = now
 
     async def metrics(self) -> list[Metric]:
         """As bot.contract.Operator."""
         backlog = await self.store.backlog()
-        found = [*_counts(backlog), Metric("queqiao_open_cards", len(self.lanes), "gauge", OPEN)]
+        lost = await self.store.undelivered(LISTED) if backlog.undelivered else ()
+        unfinished = [turn for turn in lost if _is_lost(turn)]
+        cards = self.deliveries.replies.open_cards(unfinished)
+        found = [*_counts(backlog), Metric("queqiao_open_cards", cards, "gauge", OPEN)]
+        found.append(Metric("queqiao_model_answers", not self.model.problem, "gauge", MODEL))
         for platform in self.platforms.values():
             found += self._of_link(platform)
             found += self._of_month(platform.bot)
@@ -145,6 +188,7 @@ class Office:
 
     def _bot(self, platform: ChatPlatform) -> Json:
         status = platform.status
+        skipped = platform.skipped if isinstance(platform, Ladder) else ()
         return {
             "name": platform.bot,
             "platform": platform.platform,
@@ -152,11 +196,12 @@ class Office:
             "cause": status.why_red,
             "silent": self._silent(status),
             "reconnects": status.reconnects,
+            "skipped": [asdict(rung) for rung in skipped],
         }
 
     async def live(self) -> Json:
         """As bot.contract.Operator."""
-        problems = await self.problems()
+        problems = await self._problems(LIVE_SECONDS)
         turns = [self._live(turn) for turn, _ in list(self.trails.recent())[-SHOWN:]]
         return {"ready": not problems, "problems": problems, "turns": turns}
 
@@ -185,7 +230,7 @@ class Office:
 
     async def resend(self, turn_id: str) -> Json:
         """As bot.contract.Operator. Raises Gone for a turn that is not on the list."""
-        listed = await self.store.undelivered(1000)
+        listed = await self.store.undelivered(LISTED)
         found = [turn for turn in listed if len(turn_id) >= 8 and turn.id.startswith(turn_id)]
         if len(found) != 1:
             raise Gone(f"没有这条未送达的回答 / no undelivered answer {turn_id[:40]}")
@@ -200,12 +245,17 @@ class Office:
         return {"path": path, "bytes": await asyncio.to_thread(os.path.getsize, path)}
 
 
-def _red(status: LinkStatus) -> str:
+def _cause(status: LinkStatus) -> str:
     return f"{status.name}: {status.why_red or '没有连接 / not connected'}"
 
 
-def _closed(bot: str) -> str:
-    return f"{bot}: {both('report.closed').replace(chr(10), ' / ')}"
+def _is_lost(turn: Turn) -> bool:
+    return turn.ending is not None and turn.ending.delivery == "undelivered"
+
+
+def _closed(bot: str) -> Trouble:
+    words = f"{bot}: {both('report.closed').replace(chr(10), ' / ')}"
+    return Trouble(f"calls {bot}", words, to_admins=False)
 
 
 def _last_state(turn: Turn, moments: tuple[Moment, ...]) -> str:
@@ -225,7 +275,8 @@ CALLS = "Calls of the platform counted this month, all processes together."
 CAP = "Most calls in a month, as set; 0 is no cap."
 FORECAST = "Calls that the month will have seen at its end, at the present pace."
 SAVING = "1 while answers are sent sparingly."
-OPEN = "Answers that are being written now."
+OPEN = "Cards on the screen that are not closed: waiting, growing, or not to be closed yet."
+MODEL = "0 when the model service lets every question fail, as far as is known."
 
 
 def _counts(backlog: Backlog) -> list[Metric]:

@@ -34,6 +34,12 @@ class Receipts:
         if mark is not None and isinstance(platform, Reactions):
             self._tasks.spawn(_take_back(platform, turn, mark), name="unmark")
 
+    def left(self, turn: Turn) -> None:
+        """An earlier process left this turn, perhaps with a mark, and its time has come."""
+        platform = self._platforms[turn.new.bot]
+        if isinstance(platform, Reactions):
+            self._tasks.spawn(platform.wipe(turn.new.address, "seen"), name="unmark")
+
     async def close(self) -> None:
         if not await self._tasks.settle(CLOSE_SECONDS):
             await self._tasks.cancel()

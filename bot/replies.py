@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from weakref import WeakValueDictionary
 
 from bot.contract import (
     ChatPlatform,
@@ -30,6 +31,7 @@ class Replies:
     pacer: Pacer
     trails: Trails
     clock: Clock
+    _alive: WeakValueDictionary[str, Reply] = field(default_factory=WeakValueDictionary)
 
     def make(self, turn: Turn, growing: Snapshot, *, folded: bool = False) -> Reply:
         """The turn's reply; it goes on with the cards that its journal names."""
@@ -43,7 +45,7 @@ class Replies:
             handle = turn.handles[part] if known else Handle(key=f"{turn.id}-{part}")
             return platform.sink(turn.new.address, handle, save, max(1, turn.attempt))
 
-        return Reply(
+        reply = self._alive[turn.id] = Reply(
             make_sink,
             self.pacer,
             self.clock,
@@ -54,6 +56,17 @@ class Replies:
             show_reasoning=folded,
             earlier_parts=len(turn.handles),
         )
+        return reply
+
+    def open_cards(self, undelivered: Collection[Turn] = ()) -> int:
+        """Cards that people see and nobody has closed: of those who wait or are being
+        answered, and of `undelivered`, whose last one waits for the next try."""
+        cards = {turn_id: reply.open_cards for turn_id, reply in self._alive.items()}
+        for turn in undelivered:
+            last = turn.handles[-1] if turn.handles else None
+            stands = last is not None and bool(last.card_id or last.message_id)
+            cards[turn.id] = max(int(stands), cards.get(turn.id, 0))
+        return sum(cards.values())
 
     async def retract(self, turn: Turn, reply: Reply) -> bool:
         """Take back whatever was sent; False when something stays on the screen. What is on
@@ -61,6 +74,7 @@ class Replies:
         await reply.leave()
         if reply.untouched:
             return True
+        self._alive.pop(turn.id, None)
         platform = self.platforms[turn.new.bot]
         if not isinstance(platform, Retraction):
             return False

@@ -147,6 +147,12 @@ class Reply:
         return not any(handle.rung for handle in self.handles)
 
     @property
+    def open_cards(self) -> int:
+        """Cards that are on the screen and not closed yet."""
+        live = (part for part in self._parts if part.opened and part.done is None)
+        return sum(part.sink.limits.streams for part in live)
+
+    @property
     def grows(self) -> bool:
         """Something is seen of it before its end."""
         return self._parts[0].sink.limits.streams

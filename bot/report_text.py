@@ -34,7 +34,8 @@ def status_text(status: Json, lang: str, zone: tzinfo | None = None) -> str:
     lines = [say("report.ready" if status["ready"] else "report.not_ready", lang)]
     lines += [f"- {one_line(problem)}" for problem in status["problems"]]
     lines += ["", _version(status, lang)]
-    lines += [_bot_line(bot, lang) for bot in status["bots"]]
+    for bot in status["bots"]:
+        lines += [_bot_line(bot, lang), *(f"  {line}" for line in skipped_lines(bot, lang))]
     if status["backlog"]:
         lines += ["", *_backlog_lines(status["backlog"], lang, zone)]
     if status.get("calls"):
@@ -68,6 +69,17 @@ def _bot_line(bot: Json, lang: str) -> str:
     if bot["connected"]:
         return "- " + say("report.bot_up", lang, **blanks)
     return "- " + say("report.bot_down", lang, **blanks, cause=one_line(bot["cause"]) or "?")
+
+
+def skipped_lines(bot: Json, lang: str) -> list[str]:
+    """The ways of replying that this bot may not use now, with the scopes to paste."""
+    lines = []
+    for rung in bot.get("skipped", ()):
+        key = "report.lacks_scope" if rung["scopes"] else "report.skipped"
+        blanks = {"rung": one_line(rung["name"]), "why": one_line(rung["why"], 200) or "?"}
+        scopes = one_line(" ".join(rung["scopes"]))
+        lines.append(say(key, lang, bot=bot["name"], scopes=scopes, **blanks))
+    return lines
 
 
 def _backlog_lines(backlog: Json, lang: str, zone: tzinfo | None) -> list[str]:
@@ -159,7 +171,11 @@ RULE = {
     "notice.broken": "why.rule_broken",
     "notice.quota": "why.rule_quota",
     "notice.nothing_to_retry": "why.rule_nothing_to_retry",
+    "done.retry": "why.rule_retried",
     "notice.month": "why.rule_month",
+    "month.save": "why.rule_month_save",
+    "month.spent": "why.rule_month_spent",
+    "month.refused": "why.rule_month_refused",
 }
 
 DELIVERY = {
@@ -168,6 +184,13 @@ DELIVERY = {
     "unconfirmed": "why.unconfirmed",
     "undelivered": "why.not_delivered",
 }
+
+DETAIL = {
+    **STATE,
+    "delivered": "why.detail_delivered",
+    "unconfirmed": "why.detail_unconfirmed",
+}
+"""What stands beside the moments that carry a state: `decided` and `closed`."""
 
 WHAT = {
     "claimed": "why.claimed",
@@ -219,9 +242,9 @@ def _story(account: Json, lang: str, zone: tzinfo | None, told: set[str]) -> str
 
 
 def _turn_lines(turn: Json, since: float, lang: str) -> list[str]:
-    chat, kind = one_line(turn["chat"]), _known(KIND, turn["kind"], lang)
-    lines = [say("why.turn", lang, turn=turn["id"], kind=kind, who=_who(turn), chat=chat)]
     rule = _rule(turn)
+    chat, kind = one_line(turn["chat"]), _known(KIND, "notice" if rule else turn["kind"], lang)
+    lines = [say("why.turn", lang, turn=turn["id"], kind=kind, who=_who(turn), chat=chat)]
     if rule:
         lines.append(say("why.rule", lang, rule=_known(RULE, rule, lang)))
     state = _known(STATE, turn["state"], lang)
@@ -277,6 +300,8 @@ def _moment_line(moment: Json, since: float, lang: str) -> str:
         what, detail = say("why.behind", lang, ahead=detail), ""
     elif detail.isdecimal():
         detail = f"×{detail}"
+    elif detail and moment["what"] in ("decided", "closed"):
+        detail = _known(DETAIL, detail, lang)
     return f"  {_offset(moment['at'] - since):>12}  {what}{f' · {detail}' if detail else ''}"
 
 

@@ -26,6 +26,7 @@ from bot.settings_file import (
     read_listener,
     read_table,
     read_text,
+    read_webhook,
 )
 
 Transport = Literal["native", "sdk"]
@@ -180,6 +181,7 @@ class Settings:
     database_url: str = field(default="", repr=False)
     http: tuple[str, int] = ("127.0.0.1", 8080)
     log: str = "INFO"
+    alert_url: str = field(default="", repr=False)
 
 
 ENVIRONMENT: dict[str, tuple[str, str]] = {
@@ -204,12 +206,13 @@ ENVIRONMENT: dict[str, tuple[str, str]] = {
     "QUEQIAO_DATABASE_URL": ("", "database_url"),
     "QUEQIAO_HTTP": ("", "http"),
     "QUEQIAO_LOG": ("", "log"),
+    "QUEQIAO_ALERT_URL": ("", "alert_url"),
 }
 """Which environment variable sets which key of which table."""
 
 VARIABLES = {where: variable for variable, where in ENVIRONMENT.items()}
 
-TOP_KEYS = ("bots", "model", "chat", "personas", "admins", "data", "database_url", "http", "log")
+TOP_KEYS = tuple(entry.name for entry in fields(Settings))
 
 
 def load(environ: Mapping[str, str] | None = None, file: Path | None = None) -> Settings:
@@ -260,6 +263,7 @@ def _build(raw: dict[str, Any], environ: Mapping[str, str], problems: Problems) 
     admins = read_admins(top.get("admins", []), problems)
     http = read_listener(top.get("http", "127.0.0.1:8080"), problems)
     log = read_level(top.get("log", "INFO"), problems)
+    alert_url = read_webhook(top.get("alert_url", ""), problems)
     data = read_text(top.get("data", "data"), "data", problems)
     database_url = read_text(top.get("database_url", ""), "database_url", problems)
     if problems.lines or model is None or chat is None:
@@ -274,6 +278,7 @@ def _build(raw: dict[str, Any], environ: Mapping[str, str], problems: Problems) 
         database_url=database_url,
         http=http,
         log=log,
+        alert_url=alert_url,
     )
 
 
@@ -387,5 +392,5 @@ def secrets_of(settings: Settings) -> tuple[str, ...]:
         if entry.metadata.get("secret")
     ]
     password = re.search("://[^/:@]*:([^/@]+)@", settings.database_url)
-    secrets.append(unquote(password[1]) if password else "")
+    secrets += [unquote(password[1]) if password else "", settings.alert_url]
     return tuple(filter(None, secrets))

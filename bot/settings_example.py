@@ -25,6 +25,7 @@ HEAD = """\
 # database_url = ""  # SQLite in that folder when empty
 # http = "127.0.0.1:8080"  # health and metrics; port 0 takes a free one
 # log = "INFO"  # DEBUG, INFO, WARNING or ERROR
+# alert_url = ""  # told by POST when the bot is deaf or cannot answer; https, or this machine
 """
 
 

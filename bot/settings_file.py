@@ -11,6 +11,7 @@ import types
 import typing
 from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, Field, fields
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -273,3 +274,25 @@ def read_level(value: Any, problems: Problems) -> str:
         f'"{value}" must be one of {", ".join(LOG_LEVELS)}',
     )
     return "INFO"
+
+
+def read_webhook(value: Any, problems: Problems) -> str:
+    """An address on the network must be https: a secret may stand in it, which is why a
+    complaint does not repeat it."""
+    text = read_text(value, "alert_url", problems)
+    found = re.fullmatch(r"(https?)://([\w.-]+|\[[0-9a-f:]+\])(:[0-9]{1,5})?([/?]\S*)?", text)
+    if not text or (found and (found[1] == "https" or is_loopback(found[2].strip("[]")))):
+        return text
+    problems.add(
+        "alert_url",
+        "应为 https:// 开头的地址；http:// 只能用于本机",
+        "must be an address that starts with https://; http:// is for this machine only",
+    )
+    return ""
+
+
+def is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -123,6 +123,18 @@ def newest_ended(connection: Connection, key: str, sender: str) -> str | None:
     return connection.execute(query.where(turn.c.sender == sender) if sender else query).scalar()
 
 
+def unfinished(connection: Connection, lane: str, sender: str) -> str | None:
+    """The id of the sender's turn that runs in the lane, else of the newest that waits."""
+    query = (
+        select(turn.c.id, turn.c.state)
+        .where(turn.c.queue == lane, turn.c.sender == sender)
+        .order_by(turn.c.no.desc())
+    )
+    found = connection.execute(query).all()
+    running = (row.id for row in found if row.state == "running")
+    return next(running, found[0].id if found else None)
+
+
 def asked_by(connection: Connection, bot: str, message_id: str) -> str | None:
     """The id of the newest turn of this message, or of the turn that it joined."""
     if not message_id:

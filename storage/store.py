@@ -222,6 +222,11 @@ class SqlTurnStore:
             lambda c: rows.read_turn(c, past.newest_ended(c, conversation, sender) or "")
         )
 
+    async def unfinished(self, lane: str, sender: str) -> Turn | None:
+        return await self.database.run(
+            lambda c: rows.read_turn(c, past.unfinished(c, lane, sender) or "")
+        )
+
     async def usage(self, *, since: float, conversation: str = "", sender: str = "") -> UsageTotal:
         return await self.database.run(lambda c: past.usage(c, since, conversation, sender))
 

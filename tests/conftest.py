@@ -117,6 +117,7 @@ class House:
         self.feishu_keys: dict[str, Any] = {"pace": 0.15}
         self.dingtalk_keys: dict[str, Any] = {"pace": 0.55, "card_state_key": "state"}
         self.admins: set[str] = set()
+        self.alert_url = ""
         self.app: App | None = None
         self._inside: weakref.WeakSet[asyncio.Task[Any]] = weakref.WeakSet()
 
@@ -134,6 +135,7 @@ class House:
             admins=frozenset(self.admins),
             data=self.folder,
             http=("127.0.0.1", 0),
+            alert_url=self.alert_url,
         )
 
     def _bots(self) -> tuple[BotSettings, ...]:

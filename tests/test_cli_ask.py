@@ -212,6 +212,13 @@ async def test_resend(running: Path, bot: Bot) -> None:
     bot.sent = {"delivery": "undelivered", "error": "230002 out of the chat"}
     done = await queqiao(running, "resend", ID)
     assert (done.code, done.out) == (1, "") and "230002 out of the chat" in done.err
+    bot.sent = {"delivery": "unconfirmed", "error": ""}
+    done = await queqiao(running, "resend", ID)
+    assert done.code == 1 and "又发了一次，但没有得到平台的确认" in done.err
+    assert "did not confirm" in done.err and "没有送达" not in done.err
+    bot.sent = {"delivery": "unconfirmed", "error": "230002 out of the chat"}
+    done = await queqiao(running, "resend", ID)
+    assert done.code == 1 and "没有送达：230002 out of the chat" in done.err
     bot.error = Gone("没有这个问题 / no such turn")
     done = await queqiao(running, "resend", "nonsense")
     assert done.code == 1 and "没有这个问题" in done.err

@@ -21,6 +21,7 @@ from adapters.playground.deepseek import Trouble
 from adapters.playground.dingtalk import wire as ding
 from adapters.playground.faults import Fault
 from adapters.playground.feishu import wire as lark
+from bot.app import serve_until_stopped
 from bot.contract import Turn
 
 PLATFORMS = ("feishu", "dingtalk")
@@ -514,7 +515,7 @@ async def test_a_restart_lets_short_answers_finish(house: Any) -> None:
 class Process:
     """`queqiao run` between the simulators, on the folder of the house."""
 
-    def __init__(self, house: Any) -> None:
+    def __init__(self, house: Any, *program: str) -> None:
         self.house = house
         feishu, dingtalk, model = house.feishu, house.dingtalk, house.deepseek
         env = {
@@ -531,7 +532,7 @@ class Process:
             "QUEQIAO_HTTP": "127.0.0.1:0",
         }
         self.handle = subprocess.Popen(
-            [sys.executable, "-m", "bot", "run"],
+            [sys.executable, *(program or ("-m", "bot", "run"))],
             cwd=Path(__file__).parent.parent,
             env=env,
             stdout=subprocess.DEVNULL,
@@ -589,3 +590,57 @@ async def test_a_process_that_leaves_at_once_is_followed_by_one_that_goes_on(
     turn = await hurried(house, "feishu", message)
     assert [b.id for b in room.answers()] == [card.id] and room.answers()[0].text == TEXT
     assert (turn.state, turn.attempt) == ("answered", 2)
+
+
+# ---------------------------------------------------------------- a disk that hangs
+
+
+async def test_closing_gives_up_what_hangs_and_says_so(house: Any) -> None:
+    room, message = await half(house, "feishu")
+    app, release = house.app, threading.Event()
+    app.patience = 0.2
+    holding = asyncio.create_task(app.store.database.run(lambda _: release.wait(60)))
+    left: list[int] = []
+    serving = asyncio.create_task(serve_until_stopped(app, left.append))
+    try:
+        await asyncio.sleep(0.1)
+        app.stop()
+        await serving
+        assert left == [1]
+        assert not await app.close(), "it hangs still"
+    finally:
+        release.set()
+        await holding
+    app.patience = 30.0
+    assert await app.close(), "the same closing, once the disk is back"
+    house.app = None
+    await house.start()
+    turn = await hurried(house, "feishu", message)
+    assert turn.state == "answered" and (await room.answer()).text == TEXT
+
+
+STUCK = """
+import asyncio, os, signal, time
+from dataclasses import replace
+from bot.app import open_app, serve_until_stopped
+from bot.settings import Chat, load
+
+async def main():
+    app = await open_app(replace(load(), chat=Chat(grace=0.1)))
+    app.patience = 0.5
+    held = asyncio.create_task(app.store.database.run(lambda _: time.sleep(3600)))
+    asyncio.get_running_loop().call_later(0.5, os.kill, os.getpid(), signal.SIGTERM)
+    await serve_until_stopped(app, os._exit)
+
+asyncio.run(main())
+"""
+
+
+async def test_sigterm_ends_a_process_whose_disk_hangs(house: Any) -> None:
+    """Neither the end of the loop nor that of the interpreter would come by itself."""
+    running = Process(house, "-c", STUCK)
+    try:
+        assert await running.ended() == 1
+    finally:
+        running.handle.kill()
+        running.handle.wait()

@@ -643,3 +643,19 @@ async def test_an_admin_lists_and_sends_again_in_the_chat(house: Any) -> None:
     assert "没有未送达" in (await office.answer(4)).text
     await room.say("/admin undelivered")
     assert turn.id[:8] not in (await room.answer(2)).text, "not for everybody"
+
+
+async def test_an_admin_is_told_that_a_re_send_was_not_confirmed_either(house: Any) -> None:
+    house.dingtalk_keys["card_template_id"] = ""
+    house.deepseek.script("问", ANSWER)
+    room, office = house.room("dingtalk"), house.room("feishu")
+    house.admins = {f"feishu:{office.people[0].open_id}"}
+    await house.start()
+    house.dingtalk.faults.order(ding.WEBHOOK, Fault("lose"))
+    turn = await house.ended("dingtalk", await room.say("问"))
+    house.dingtalk.faults.order(ding.WEBHOOK, Fault("lose"))
+    await office.say(f"/admin resend {turn.id[:8]}")
+    told = (await office.answer()).text
+    assert "没有得到平台的确认" in told and "还是没有送到" not in told
+    await office.say(f"/admin resend {turn.id[:8]}")
+    assert "已经送达" in (await office.answer(2)).text

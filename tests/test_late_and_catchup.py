@@ -13,6 +13,7 @@ from adapters.playground.deepseek import Said
 from adapters.playground.deepseek.asked import Asked
 from adapters.playground.faults import Fault
 from bot.clock import SystemClock
+from bot.report_text import why_text
 
 PLATFORMS = ("feishu", "dingtalk")
 HOUR, DAY = 3600.0, 86_400.0
@@ -136,6 +137,17 @@ async def test_retry_answers_what_was_late_on_dingtalk(hasty: Any) -> None:
     await room.say("/retry")
     again = (await answered(hasty, room, 5))[-1]
     assert again in {"关于：问一", "关于：问二"}, "an ordinary /retry again: whichever came last"
+
+
+async def test_why_of_a_retry_of_late_messages(hasty: Any) -> None:
+    await hasty.start()
+    room = hasty.room("feishu")
+    await late(hasty, (room, "问一", 0), (room, "问二", 0))
+    await answered(hasty, room, 1)
+    message = await room.say("/retry")
+    await answered(hasty, room, 4)
+    said = why_text(await hasty.app.office.why(message), "zh")
+    assert "没有交给模型：它只是要求现在回答" in said and "done.retry" not in said
 
 
 async def test_in_a_group_whoever_is_named_may_ask_for_it(hasty: Any) -> None:

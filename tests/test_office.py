@@ -11,8 +11,11 @@ from typing import Any
 
 import pytest
 
+from adapters.playground import watch
 from adapters.playground.faults import Fault
-from adapters.playground.feishu.wire import REPLY, SEND
+from adapters.playground.feishu.wire import CARD_CONTENT, CARD_SETTINGS, CARD_UPDATE, REPLY, SEND
+from bot.office import LIVE_SECONDS
+from bot.report_text import status_text, why_text
 
 PLATFORMS = ("feishu", "dingtalk")
 
@@ -95,6 +98,26 @@ async def test_a_store_that_hangs_is_told(house: Any) -> None:
     assert await house.app.office.problems() == []
 
 
+async def test_the_page_hears_of_a_store_that_hangs_before_its_patience_ends(house: Any) -> None:
+    """Or its lamp would say that the bot is silent."""
+    assert LIVE_SECONDS < watch.PATIENCE
+    await house.start()
+    release = threading.Event()
+    holding = asyncio.create_task(house.app.store.database.run(lambda _: release.wait(20)))
+    await asyncio.sleep(0.1)
+    house.clock.leap(10.0)
+    try:
+        asked = asyncio.create_task(house.app.office.problems())
+        live = asyncio.create_task(house.app.office.live())
+        await asyncio.wait({asked, live}, return_when=asyncio.FIRST_COMPLETED)
+        assert not asked.done(), "readiness is more patient"
+        assert "timeout" in (await live)["problems"][0]
+        await asked
+    finally:
+        release.set()
+        await holding
+
+
 async def test_status_in_the_chat_tells_the_problem(house: Any) -> None:
     await house.start()
     room = house.room("feishu")
@@ -102,6 +125,46 @@ async def test_status_in_the_chat_tells_the_problem(house: Any) -> None:
     await until(house, lambda: not house.app.platforms["dingtalk"].status.hearing)
     await room.say("/status")
     assert "⚠️ dingtalk" in (await room.answer()).text
+
+
+LACKS = {
+    "feishu": ("cardkit", {"cardkit:card:write"}, "cardkit:card:write"),
+    "dingtalk": ("card", {"Card.Instance.Write"}, "Card.Instance.Write"),
+}
+
+
+@pytest.mark.parametrize("platform", PLATFORMS)
+async def test_a_missing_scope_is_told_with_what_to_paste(
+    house: Any, platform: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    rung, missing, scope = LACKS[platform]
+    house.deepseek.script("问", ["答"], first=1.0)
+    room = house.room(platform)
+    house.admins = {f"{platform}:{person_of(room)}"}
+    house.sim(platform).policy.missing_scopes |= missing
+    await house.start()
+    for _ in range(3):
+        await house.ended(platform, await room.say("问"))
+        house.clock.leap(700.0)
+    await house.ended(platform, await room.say("问"))
+    status = await house.app.office.status()
+    (told,) = [bot["skipped"] for bot in status["bots"] if bot["name"] == platform]
+    assert [(one["name"], one["scopes"]) for one in told] == [(rung, (scope,))]
+    for lang in ("zh", "en"):
+        assert scope in status_text(status, lang)
+    turn = await house.ended(platform, await room.say("/admin"))
+    assert scope in turn.ending.text and "没有送达的回答" in turn.ending.text
+    logged = [one for one in caplog.messages if "is skipped" in one]
+    assert len(logged) == 1 and scope in logged[0], "once, although it was tried again"
+    house.sim(platform).policy.missing_scopes.clear()
+    house.clock.leap(700.0)
+    status = await house.app.office.status()
+    assert not any(bot["skipped"] for bot in status["bots"])
+
+
+def person_of(room: Any) -> str:
+    person = room.people[0]
+    return str(person.open_id if room.platform == "feishu" else person.staff_id)
 
 
 # ---------------------------------------------------------------- numbers
@@ -117,7 +180,7 @@ async def test_the_numbers_of_what_is_unfinished(house: Any) -> None:
     await other.say("问")
     await until(house, lambda: house.deepseek.open_streams == 2)
     found = await office.metrics()
-    assert metric(found, "queqiao_turns_running") == 2 == metric(found, "queqiao_open_cards")
+    assert metric(found, "queqiao_turns_running") == 2
     assert metric(found, "queqiao_turns_waiting") == 2 == metric(found, "queqiao_lanes")
     assert metric(found, "queqiao_lane_depth") == 3
     assert 0 <= metric(found, "queqiao_oldest_unanswered") - began < 10
@@ -133,6 +196,56 @@ async def test_the_numbers_of_what_is_unfinished(house: Any) -> None:
     found = await office.metrics()
     names = ("turns_running", "turns_waiting", "lanes", "lane_depth", "oldest_unanswered")
     assert [metric(found, f"queqiao_{name}") for name in names] == [0, 0, 0, 0, 0]
+
+
+async def cards(house: Any, count: int) -> None:
+    """Wait until the number of open cards is this, by the house's own count."""
+    async with asyncio.timeout(20):
+        while metric(await house.app.office.metrics(), "queqiao_open_cards") != count:  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
+
+
+@pytest.mark.parametrize("platform", PLATFORMS)
+async def test_every_card_on_the_screen_is_counted_until_it_is_closed(
+    house: Any, platform: str
+) -> None:
+    """The one that grows, and those that tell their position."""
+    house.deepseek.script("慢", ["字"] * 4000, pace=0.05)
+    await house.start()
+    room = house.room(platform)
+    await room.say("慢")
+    await room.growing("字")
+    recalled = [await room.say(f"后{number}") for number in range(3)][-1]
+    await house.clock.hurry(lambda: len(room.answers()) == 4, step=0.5, most=20.0)
+    await cards(house, 4)
+    assert len(room.sim.open_cards()) == 4
+    if platform == "feishu":
+        await room.sim.recall(recalled)
+        await cards(house, 3)
+    await room.say("/stop")
+    await house.clock.hurry(lambda: not len(house.app.lanes))
+    await cards(house, 0)
+    assert room.sim.open_cards() == []
+
+
+async def test_a_card_that_could_not_be_closed_is_counted_by_the_next_process_too(
+    house: Any,
+) -> None:
+    house.deepseek.script("问", ["一", "二", "三"], pace=0.4)
+    await house.start()
+    room = house.room("feishu")
+    message = await room.say("问")
+    await room.growing("一")
+    house.feishu.faults.order_any((CARD_CONTENT, CARD_UPDATE, CARD_SETTINGS), Fault("drop"), 1e9)
+    await house.clock.hurry(lambda: not len(house.app.lanes))
+    assert (await house.ended("feishu", message)).ending.delivery == "undelivered"
+    await cards(house, 1)
+    await house.crash()
+    await house.start()
+    await cards(house, 1)
+    house.feishu.faults.clear()
+    await house.clock.hurry(lambda: not house.feishu.open_cards())
+    await cards(house, 0)
 
 
 async def test_the_numbers_of_what_was_lost_and_came_again(house: Any) -> None:
@@ -257,6 +370,39 @@ async def test_why_for_every_fate(house: Any) -> None:
     assert refused in text or answered in text
     await room.say(f"/why {ignored}", who=1)
     assert "管理员" in (await house.settled(room.answers, 4))[-1].text
+
+
+async def test_why_names_the_question_that_runs(house: Any) -> None:
+    house.deepseek.script("早", ["答"])
+    house.deepseek.script("慢", ["字"] * 2000, pace=0.05)
+    await house.start()
+    room, other = house.room("feishu"), house.room("feishu")
+    asked = await house.ended("feishu", await other.say("/why"))
+    assert "还没有提过问题" in asked.ending.text
+    await house.ended("feishu", await room.say("早"))
+    for here in (room, other):
+        message = await here.say("慢")
+        await here.growing("字")
+        told = (await house.ended("feishu", await here.say("/why"))).ending.text
+        assert message in told and "正在回答" in told
+    waits = await room.say("早")
+    told = (await house.ended("feishu", await room.say("/why"))).ending.text
+    assert waits not in told and "正在回答" in told, "the one that runs comes first"
+    for here in (room, other):
+        await here.say("/stop")
+
+
+async def test_why_of_a_question_that_found_the_queue_full(house: Any) -> None:
+    house.chat = replace(house.chat, depth=1)
+    house.deepseek.script("慢", ["字"] * 40, pace=0.05)
+    await house.start()
+    room = house.room("dingtalk")
+    await room.say("慢")
+    await room.growing("字")
+    message = await room.say("二")
+    await house.ended("dingtalk", message)
+    said = why_text(await house.app.office.why(message), "zh")
+    assert "（只给一句提示）" in said and "由模型回答" not in said
 
 
 async def told(why: Any, message: str) -> list[tuple[Any, ...]]:

@@ -153,6 +153,27 @@ async def test_closing_does_not_wait_for_a_silent_platform(group: Group) -> None
     assert not ours
 
 
+@pytest.mark.parametrize("may_look", [True, False])
+async def test_a_mark_whose_id_is_lost_is_found_and_taken_back(
+    group: Group, may_look: bool
+) -> None:
+    """Nobody else's, and none is put up where there was none."""
+    if not may_look:
+        group.sim.policy.missing_scopes |= {"im:message", "im:message.reactions:read"}
+    waits, message = await group.asked()
+    group.receipts.waiting(waits)
+    await until(lambda: group.marks(message))
+    await group.sim.react(message, group.person, "Get")
+    after = Receipts(group.receipts._platforms)
+    after.left(waits)
+    await until(lambda: group.marks(message) == ["Get"])
+    after.left((await group.asked(2))[0])
+    await after.close()
+    assert group.marks(message) == ["Get"], "the person's own"
+    calls = [call for call in group.calls() if call == REACT]
+    assert len(calls) == (1 if may_look else 3)
+
+
 # ---------------------------------------------------------------- platforms that may not
 
 

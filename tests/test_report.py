@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import re
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
+from importlib import import_module
+from pathlib import Path
 from typing import Any, get_args
 
 import orjson
@@ -30,8 +34,9 @@ from bot.contract import (
 )
 from bot.report import account_json, backlog_json, gap_json, one_line, turn_brief
 from bot.report_text import call_line, status_text, why_text
-from bot.texts import TABLES, say
+from bot.texts import TABLES, knows, say
 
+ROOT = Path(__file__).resolve().parent.parent
 BEIJING = timezone(timedelta(hours=8))
 AT = datetime(2026, 3, 1, 12, 0, 0, tzinfo=BEIJING).timestamp()
 ID = "0123456789abcdef0123456789abcdef"
@@ -321,6 +326,64 @@ def test_everything_has_a_sentence_of_its_own() -> None:
         for lang in TABLES:
             said = [say(key, lang) for key in table.values()]
             assert len(set(said)) == len(said)
+
+
+def notices() -> Iterator[str]:
+    """The notices that the code of bot/ gives turns, as far as they are constants."""
+    for path in sorted((ROOT / "bot").rglob("*.py")):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        module = ".".join(path.relative_to(ROOT).with_suffix("").parts)
+        for call in (node for node in ast.walk(tree) if isinstance(node, ast.Call)):
+            given = [keyword.value for keyword in call.keywords if keyword.arg == "notice"]
+            if getattr(call.func, "id", "") == "Meaning":
+                given += call.args[2:3]
+            for value in given:
+                if isinstance(value, ast.Constant):
+                    yield str(value.value)
+                elif isinstance(value, ast.Name) and value.id.isupper():
+                    yield str(getattr(import_module(module), value.id))
+                elif isinstance(value, ast.Name):
+                    yield from spoken(tree)
+                elif isinstance(value, ast.JoinedStr):
+                    yield from (f"notice.{kind}" for kind in ("broken", "quota"))
+
+
+def spoken(tree: ast.AST) -> Iterator[str]:
+    """The keys of sentences that stand in a file whose notice is decided at run time."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and knows(node.value):
+            yield node.value
+
+
+def test_every_notice_has_a_rule() -> None:
+    given = set(notices()) - {""}
+    assert {"done.retry", "notice.late", "notice.full", "notice.quota", "month.spent"} <= given, (
+        "the scan works"
+    )
+    assert given <= set(report_text.RULE)
+    for notice in given:
+        turn = replace(TURN, new=new(kind="notice", notice=notice))
+        assert all(notice not in why(Account("k", AT, turn=turn), lang=lang) for lang in TABLES)
+
+
+def test_details_are_words_too() -> None:
+    """A state beside a moment is said in the language of the rest."""
+    trail = (Moment(AT, "claimed"), Moment(AT, "decided", "answered"))
+    closed = [(*trail, Moment(AT, "closed", state)) for state in ("delivered", "unconfirmed")]
+    for one in closed:
+        turn = replace(TURN, ending=replace(ENDING, trail=one))
+        zh, en = (why(Account("k", AT, turn=turn), lang=lang) for lang in ("zh", "en"))
+        assert not re.search("answered|delivered|unconfirmed", zh)
+        assert "结果已定并存下 · 已回答" in zh
+        assert "· answered" in en and not HAN.search(en)
+
+
+def test_what_the_model_never_saw_is_not_said_to_be_its_answer() -> None:
+    for state, error, attempt in (("refused", "", 0), ("refused", "late", 0), ("refused", "", 1)):
+        ending = replace(ENDING, error=error)
+        turn = replace(TURN, state=state, ending=ending, attempt=attempt)  # type: ignore[arg-type]
+        said = why(Account("k", AT, turn=turn))
+        assert "由模型回答" not in said and "只给一句提示" in said
 
 
 def test_a_moment_that_a_newer_process_made_up() -> None:

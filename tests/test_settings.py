@@ -351,6 +351,11 @@ def test_half_a_bot_names_the_variables_that_lack(
         ("QUEQIAO_HTTP", "127.0.0.1:²"),
         ("QUEQIAO_HTTP", "http://127.0.0.1:8080"),
         ("QUEQIAO_LOG", "verbose"),
+        ("QUEQIAO_ALERT_URL", "http://alerts.example.com/x"),
+        ("QUEQIAO_ALERT_URL", "http://127.0.0.1@example.com/x"),
+        ("QUEQIAO_ALERT_URL", "https://"),
+        ("QUEQIAO_ALERT_URL", "alerts.example.com"),
+        ("QUEQIAO_ALERT_URL", "file:///etc/passwd"),
     ],
 )
 def test_a_wrong_variable_is_named_although_the_file_has_the_key(
@@ -359,6 +364,22 @@ def test_a_wrong_variable_is_named_although_the_file_has_the_key(
     text = 'http = "127.0.0.1:1"\nlog = "INFO"\nadmins = []\n' + BOT + SERVICE
     (line,) = complaints(text, **{variable: value})
     assert line.startswith(f"{variable}: ")
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://alerts.example.com/hook?key=a%20b",
+        "http://127.0.0.1:9000/x",
+        "http://localhost:9000",
+        "http://[::1]:9000/x",
+        "",
+    ],
+)
+def test_where_alerts_go(read: Read, url: str) -> None:
+    settings = read(f'alert_url = "{url}"\n{BOT}{SERVICE}')
+    assert settings.alert_url == url
+    assert not url or (url in secrets_of(settings) and url not in repr(settings))
 
 
 def test_an_unset_variable_is_told_once(complaints: Complaints) -> None:

@@ -393,6 +393,21 @@ async def test_last_turn_is_of_the_present_part(store: TurnStore) -> None:
     assert newest is not None and newest.id == "w"
 
 
+async def test_unfinished_is_what_runs_else_what_waits_last(store: TurnStore) -> None:
+    assert await store.unfinished("lane", "ou_1") is None
+    for name in ("a", "b", "c"):
+        await accept(store, name)
+    await accept(store, "other", sender=Person("ou_2"))
+    waits = await store.unfinished("lane", "ou_1")
+    assert waits is not None and waits.id == "c"
+    await store.start("a", 1)
+    runs = await store.unfinished("lane", "ou_1")
+    assert runs is not None and runs.id == "a"
+    for name in ("a", "b", "c"):
+        await store.finish(name, Ending("answered"))
+    assert await store.unfinished("lane", "ou_1") is None
+
+
 async def test_turn_of_a_message(store: TurnStore) -> None:
     await ask(store, "a")
     await ask(store, "a2", message_id="om_a")

@@ -115,6 +115,7 @@ async def cares(store: SqlTurnStore) -> None:
     await store.turn_of("b", "unknown")
     for sender in ("", "p"):
         await store.last_turn("lane", sender)
+        await store.unfinished("lane", sender)
         for conversation in ("", "lane"):
             await store.usage(since=0, conversation=conversation, sender=sender)
     await store.prune(LATER)

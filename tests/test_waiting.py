@@ -10,8 +10,9 @@ import pytest
 
 from adapters.playground.deepseek import Said, Trouble
 from adapters.playground.deepseek.asked import Asked
+from adapters.playground.dingtalk.wire import EMOTION_RECALL
 from adapters.playground.faults import Fault
-from adapters.playground.feishu.wire import CARD_CREATE, REPLY
+from adapters.playground.feishu.wire import CARD_CREATE, REPLY, UNREACT
 
 PLATFORMS = ("feishu", "dingtalk")
 
@@ -118,6 +119,31 @@ async def test_a_mark_does_not_outlive_the_process(house: Any) -> None:
     await until(house, marks)
     await house.stop()
     assert not marks()
+
+
+@pytest.mark.parametrize("platform", PLATFORMS)
+async def test_a_mark_does_not_outlive_a_process_that_died(house: Any, platform: str) -> None:
+    """It was the head of its lane when the process died, before the mark was taken back."""
+    house.dingtalk_keys["receipts"] = True
+    house.deepseek.script("慢", ["字"] * 10, pace=0.05)
+    house.deepseek.script("后", ["答"], first=10.0)
+    await house.start()
+    room = house.room(platform)
+    first = await room.say("慢")
+    await room.growing("字")
+    stuck = Fault("hang", seconds=1e6)
+    room.sim.faults.order_any((UNREACT, EMOTION_RECALL), stuck, 1e9)
+    message = await room.say("后")
+    marks = lambda: room.sim.world.bubbles[message].reactions  # noqa: E731
+    await until(house, marks)
+    await house.ended(platform, first)
+    await until(house, lambda: house.deepseek.open_streams)
+    await house.crash()
+    assert marks()
+    room.sim.faults.clear()
+    await house.start()
+    await until(house, lambda: not marks())
+    await house.clock.hurry(lambda: not len(house.app.lanes))
 
 
 async def test_without_cards_nothing_is_said_about_waiting(house: Any) -> None:

@@ -15,6 +15,7 @@ from adapters.dingtalk.settings import DingTalkSettings
 from adapters.dingtalk.sink import DingTalkSink, Shared
 from adapters.http import Http
 from adapters.meter import Unmetered
+from adapters.skipping import Skipping
 from adapters.supervisor import supervise
 from bot.contract import (
     CallKind,
@@ -28,6 +29,7 @@ from bot.contract import (
     Platform,
     ReplySink,
     Save,
+    SkippedRung,
 )
 from bot.errors import AuthError, BorderError, PermissionDenied, QuotaExhausted
 from bot.texts import beside, both
@@ -57,7 +59,8 @@ class DingTalkPlatform:
         self._settings, self._http, self._clock = settings, http, clock
         self._meter = meter or Unmetered()
         self._api = DingTalkApi(settings, http, clock, self._meter)
-        self._shared = Shared(clock)
+        self._skipping = Skipping(settings.bot)
+        self._shared = Shared(clock, skipping=self._skipping)
         self._status = LinkStatus(
             settings.bot, cause=beside("link.starting"), since=clock.monotonic()
         )
@@ -69,6 +72,11 @@ class DingTalkPlatform:
     @property
     def status(self) -> LinkStatus:
         return self._status
+
+    @property
+    def skipped(self) -> tuple[SkippedRung, ...]:
+        """The power Ladder."""
+        return self._skipping.at(self._clock.monotonic())
 
     # ------------------------------------------------------------ receiving
 
@@ -159,6 +167,11 @@ class DingTalkPlatform:
         """Take an emotion back; `token` is what react() returned."""
         if token and not self._shared.saving:
             await self._tried(self._api.recall_emotion, address, token, RECALL_AFTER)
+
+    async def wipe(self, address: Json, mark: Literal["seen", "done"]) -> None:
+        """An emotion's name is all that it takes; one that is not there is refused."""
+        if self._settings.receipts and not self._shared.saving:
+            await self._tried(self._api.recall_emotion, address, MARKS[mark], RECALL_AFTER[:1])
 
     async def _tried(
         self,

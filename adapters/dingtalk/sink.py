@@ -11,6 +11,7 @@ from adapters.dingtalk.codes import BROKEN_TEMPLATE, MINUTE
 from adapters.dingtalk.place import Journal, Place
 from adapters.dingtalk.rungs import CardRung, MessageRung, Rung, end_card
 from adapters.dingtalk.settings import DingTalkSettings
+from adapters.skipping import Skipping
 from bot.contract import (
     CallKind,
     Charge,
@@ -61,6 +62,7 @@ class Shared:
 
     clock: Clock
     until: dict[str, float] = field(default_factory=dict)
+    skipping: Skipping = field(default_factory=Skipping)
     failable: bool = True
     saving: bool = False
     spent: frozenset[CallKind] = frozenset()
@@ -68,7 +70,6 @@ class Shared:
     def skip(self, rung: str, error: BorderError) -> None:
         """Skip `rung` for a while when the refusal would meet every reply, and name the
         missing right in the log. Other refusals concern one chat or card."""
-        scopes = error.scopes if isinstance(error, PermissionDenied) else ()
         everywhere = (
             isinstance(error, QuotaExhausted)
             or error.code.startswith("Forbidden.AccessDenied.")
@@ -76,8 +77,9 @@ class Shared:
         )
         if not everywhere:
             return
-        self.until[rung] = self.clock.monotonic() + SKIP_SECONDS
-        log.warning("%s skipped for a while; missing rights: %s", rung, " ".join(scopes) or "-")
+        now = self.clock.monotonic()
+        self.until[rung] = now + SKIP_SECONDS
+        self.skipping.add(rung, error, now, self.until[rung])
 
     def skipped(self, rung: str) -> bool:
         """A permission is missing for it, or the month's calls that it counts as are used

@@ -318,6 +318,22 @@ class FeishuApi:
         )
         return text_at(body, "data", "reaction_id")
 
+    async def own_reactions(self, message_id: str, emoji: str) -> list[str]:
+        """The ids of our own reactions of this kind (reference/feishu.md 5.5)."""
+        body = await self.call(
+            "GET",
+            f"im/v1/messages/{quote(message_id, safe='')}/reactions",
+            api="list_reactions",
+            params={"reaction_type": emoji, "page_size": "50"},
+        )
+        items = at(body, "data", "items")
+        ours = [
+            text_at(item, "reaction_id")
+            for item in (items if isinstance(items, list) else [])
+            if text_at(item, "operator", "operator_id") == self._settings.app_id
+        ]
+        return [reaction for reaction in ours if reaction]
+
     async def remove_reaction(self, message_id: str, reaction_id: str) -> None:
         path = f"im/v1/messages/{quote(message_id, safe='')}/reactions/"
         await self.call("DELETE", path + quote(reaction_id, safe=""), api="unreact")

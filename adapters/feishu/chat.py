@@ -20,6 +20,7 @@ from adapters.feishu.settings import BotIdentity, FeishuSettings
 from adapters.feishu.sink import FeishuSink, Shared
 from adapters.http import Http
 from adapters.link_words import report
+from adapters.skipping import Skipping
 from adapters.supervisor import Backoff, supervise
 from bot.contract import (
     Clock,
@@ -33,6 +34,7 @@ from bot.contract import (
     Platform,
     ReplySink,
     Save,
+    SkippedRung,
 )
 from bot.errors import BorderError, PermissionDenied, QuotaExhausted
 from bot.texts import beside
@@ -64,7 +66,8 @@ class FeishuPlatform:
     ) -> None:
         self._settings, self._http, self._clock = settings, http, clock
         self._api = FeishuApi(settings, http, clock, meter)
-        self._shared = Shared(clock)
+        self._skipping = Skipping(settings.bot)
+        self._shared = Shared(clock, skipping=self._skipping)
         self._status = LinkStatus(
             settings.bot, cause=beside("link.starting"), since=clock.monotonic()
         )
@@ -80,6 +83,11 @@ class FeishuPlatform:
     @property
     def status(self) -> LinkStatus:
         return self._status
+
+    @property
+    def skipped(self) -> tuple[SkippedRung, ...]:
+        """The power Ladder."""
+        return self._skipping.at(self._clock.monotonic())
 
     # ------------------------------------------------------------ receiving
 
@@ -238,6 +246,22 @@ class FeishuPlatform:
             await self._api.remove_reaction(message, token)
         except BorderError as error:
             log.info("reaction stays: %s", error)
+
+    async def wipe(self, address: Json, mark: Literal["seen", "done"]) -> None:
+        """Take back our own reaction. Without the scope to look for it, it is put up once
+        more, which gives the id of one that stands (reference/feishu.md 5.5)."""
+        message = "" if self._shared.saving else text_at(address, "message_id")
+        if not message:
+            return
+        try:
+            tokens = await self._api.own_reactions(message, MARKS[mark])
+        except PermissionDenied:
+            tokens = [await self.react(address, mark)]
+        except BorderError as error:
+            log.info("reactions not read: %s", error)
+            return
+        for token in tokens:
+            await self.unreact(address, token)
 
     async def close(self) -> None:
         """The HTTP pool belongs to who made it."""

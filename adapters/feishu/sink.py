@@ -12,6 +12,7 @@ from adapters.feishu.codes import SCOPE_MISSING
 from adapters.feishu.place import Journal, Place
 from adapters.feishu.speed import Tempo
 from adapters.feishu.whole import OneMessage, PatchCard
+from adapters.skipping import Skipping
 from bot.contract import Charge, Clock, Delivery, Handle, Json, Limits, Save, Snapshot, Step
 from bot.errors import (
     AuthError,
@@ -49,6 +50,7 @@ class Shared:
 
     clock: Clock
     until: dict[str, float] = field(default_factory=dict)
+    skipping: Skipping = field(default_factory=Skipping)
     tempo: Tempo = field(default_factory=Tempo)
     saving: bool = False
 
@@ -57,9 +59,9 @@ class Shared:
         refusals concern one chat."""
         if rung == RUNGS[-1] or error.code != SCOPE_MISSING:
             return
-        self.until[rung] = self.clock.monotonic() + SKIP_SECONDS
-        scopes = " ".join(error.scopes) or "unknown"
-        log.warning("rung %s skipped for a while, missing scope: %s", rung, scopes)
+        now = self.clock.monotonic()
+        self.until[rung] = now + SKIP_SECONDS
+        self.skipping.add(rung, error, now, self.until[rung])
 
     def first(self) -> str:
         """The highest rung that is not skipped now. When calls are saved that is a card in

@@ -6,7 +6,7 @@ from bot.commands.desk import Call, Desk, denied
 from bot.contract import Json
 from bot.errors import BorderError
 from bot.report import one_line
-from bot.report_text import why_text
+from bot.report_text import skipped_lines, why_text
 
 ID_CHARS = 100
 
@@ -19,14 +19,17 @@ async def why(desk: Desk, call: Call) -> str:
         if not _is_admin(desk, call):
             return denied(desk, call)
         return why_text(await desk.office.why(wanted), call.turn.lang)
-    last = await desk.store.last_turn(call.turn.conversation, call.turn.sender.id)
+    asker = call.turn.sender.id
+    last = await desk.store.unfinished(call.turn.lane, asker)
+    last = last or await desk.store.last_turn(call.turn.conversation, asker)
     if last is None:
-        return call.say("notice.nothing_to_retry")
+        return call.say("why.nothing_asked")
     return why_text(await desk.office.why(last.id), call.turn.lang)
 
 
 async def admin(desk: Desk, call: Call) -> str:
-    """/admin undelivered, /admin resend ID, /admin why ID."""
+    """/admin undelivered, /admin resend ID, /admin why ID; without a word, what these are
+    and what the app lacks."""
     if not _is_admin(desk, call):
         return denied(desk, call)
     word, _, argument = call.command.argument.partition(" ")
@@ -36,7 +39,9 @@ async def admin(desk: Desk, call: Call) -> str:
         return await _resend(desk, call, argument.strip()[:ID_CHARS])
     if word == "why" and argument.strip():
         return why_text(await desk.office.why(argument.strip()[:ID_CHARS]), call.turn.lang)
-    return call.say("admin.help")
+    bots = (await desk.office.status())["bots"]
+    skipped = [f"- ⚠️ {line}" for bot in bots for line in skipped_lines(bot, call.turn.lang)]
+    return "\n".join([call.say("admin.help"), *skipped])
 
 
 def _is_admin(desk: Desk, call: Call) -> bool:
@@ -67,4 +72,6 @@ async def _resend(desk: Desk, call: Call, turn_id: str) -> str:
         return str(error)
     if done["delivery"] == "delivered":
         return call.say("admin.resent")
+    if done["delivery"] == "unconfirmed" and not done["error"]:
+        return call.say("admin.resent_unconfirmed")
     return call.say("admin.not_resent", why=one_line(str(done["error"]), 200) or "-")

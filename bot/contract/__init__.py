@@ -43,10 +43,12 @@ from bot.contract.model import (
 from bot.contract.operating import (
     Metric,
     Operator,
+    Trouble,
 )
 from bot.contract.platforms import (
     ChatPlatform,
     History,
+    Ladder,
     LinkStatus,
     Missed,
     People,
@@ -54,6 +56,7 @@ from bot.contract.platforms import (
     Reactions,
     Retraction,
     Saving,
+    SkippedRung,
     Ways,
 )
 from bot.contract.showing import (
@@ -121,6 +124,7 @@ __all__ = [
     "InboundMessage",
     "Intake",
     "Json",
+    "Ladder",
     "Limits",
     "LinkStatus",
     "Meter",
@@ -144,12 +148,14 @@ __all__ = [
     "Retraction",
     "Save",
     "Saving",
+    "SkippedRung",
     "Snapshot",
     "SnapshotState",
     "Started",
     "Step",
     "TextDelta",
     "TextPart",
+    "Trouble",
     "Turn",
     "TurnKind",
     "TurnState",

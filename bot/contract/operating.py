@@ -22,6 +22,23 @@ class Metric:
     labels: tuple[tuple[str, str], ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """Something that whoever runs the bot must know. `key` names it for as long as it lasts,
+    `words` say it in Chinese and English; `bot`: whose connection is broken. It is told
+    once it has lasted `after` seconds, and is over after `calm` seconds without it. `red`:
+    it makes the bot not ready; the end of anything else nobody can see. `to_admins`:
+    false when the admins hear of it otherwise."""
+
+    key: str
+    words: str
+    bot: str = ""
+    after: float = 120.0
+    calm: float = 60.0
+    red: bool = True
+    to_admins: bool = True
+
+
 class Operator(Protocol):
     """What whoever runs the bot may ask of the running process. Answers are JSON objects,
     and hold no secret. Raises StoreError."""
@@ -34,7 +51,8 @@ class Operator(Protocol):
 
     async def status(self) -> Json:
         """{ready, problems, version, uptime (s), bots: [{name, platform, connected, cause,
-        silent (s since the last event, null for never), reconnects}], backlog: {…},
+        silent (s since the last event, null for never), reconnects, skipped: [{name,
+        scopes, why}] (ways of replying)}], backlog: {…},
         undelivered: [{turn, bot, chat, sender, at, state, error, question, answer}],
         gaps: [{bot, chat, since, until, why}], calls: [{bot, month (YYYY-MM), kind (api or
         message), used, cap (0 for none, null when unknown), forecast, level ("", save or

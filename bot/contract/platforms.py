@@ -60,6 +60,27 @@ class Reactions(Protocol):
 
     async def unreact(self, address: Json, token: str) -> None: ...
 
+    async def wipe(self, address: Json, mark: Literal["seen", "done"]) -> None:
+        """Take back a mark that an earlier process may have left: its token is lost."""
+
+
+@dataclass(frozen=True, slots=True)
+class SkippedRung:
+    """A way of replying that the app may not use now. `scopes`: what it lacks, as the
+    platform names it, empty when it does not; `why` is for operators."""
+
+    name: str
+    scopes: tuple[str, ...] = ()
+    why: str = ""
+
+
+@runtime_checkable
+class Ladder(Protocol):
+    """Optional power: telling which ways of replying are skipped now, and why."""
+
+    @property
+    def skipped(self) -> tuple[SkippedRung, ...]: ...
+
 
 @runtime_checkable
 class People(Protocol):

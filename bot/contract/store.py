@@ -109,6 +109,9 @@ class TurnStore(Protocol):
         """The newest ended chat turn of the conversation's present part, asked by
         `sender` unless that is empty."""
 
+    async def unfinished(self, lane: str, sender: str) -> Turn | None:
+        """The turn of this sender that runs in the lane, else the newest that waits there."""
+
     async def usage(
         self, *, since: float, conversation: str = "", sender: str = ""
     ) -> UsageTotal: ...

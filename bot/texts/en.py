@@ -126,6 +126,8 @@ SENTENCES: dict[str, str] = {
     "admin.line_undelivered": '- `{turn}` not delivered: {who} asked "{question}"',
     "admin.line_unconfirmed": '- `{turn}` not confirmed: {who} asked "{question}"',
     "admin.resent": "It has arrived.",
+    "admin.resent_unconfirmed": "Sent once more, but the platform did not confirm it; it may have arrived. "
+    "Look into the chat before you send it again.",
     "admin.not_resent": "It still did not arrive: {why}",
     "whoami": "You are {name}\n- Id: `{who}`\n- Rights: {role}\n- Chat: `{chat}` ({kind})",
     "role.admin": "admin",
@@ -193,6 +195,9 @@ SENTENCES: dict[str, str] = {
     "report.bot_up": "{name} ({platform}) is connected; {heard}; reconnected {count} times",
     "report.bot_down": "{name} ({platform}) is not connected: {cause}; {heard}; "
     "reconnected {count} times",
+    "report.lacks_scope": "{bot} lacks a permission, so replies avoid {rung} for now. "
+    "Grant this in the developer console: {scopes}",
+    "report.skipped": "{bot}: replies avoid {rung} for now: {why}",
     "report.heard": "the last event came {ago} ago",
     "report.never_heard": "no event since the start",
     "report.nothing_left": "No message waits for an answer.",
@@ -212,6 +217,7 @@ SENTENCES: dict[str, str] = {
     "report.gap": "{bot}, chat {chat}, from {since} to {until}: {why}",
     "report.gap_everywhere": "{bot}, all chats, from {since} to {until}: {why}",
     # what became of one message (queqiao why)
+    "why.nothing_asked": "You have not asked anything in this chat yet.",
     "why.none": "Nothing is known of this message. The platform may not have sent it to the bot, "
     "the id may be wrong, or the record has expired (kept 30 days).",
     "why.head": "Message {key}",
@@ -240,6 +246,11 @@ SENTENCES: dict[str, str] = {
     "why.rule_quota": "the platform's push quota is used up, so the message came without content",
     "why.rule_month": "this month's platform calls are used up",
     "why.rule_nothing_to_retry": "there was no question to answer again",
+    "why.rule_retried": "it only asks for earlier messages that came too late; "
+    "each of them has an answer of its own",
+    "why.rule_month_save": "the bot told the admins that the month's calls run low",
+    "why.rule_month_spent": "the bot told the admins that the month's calls are used up",
+    "why.rule_month_refused": "the bot told the admins that the platform says the quota is used up",
     "why.outcome": "Outcome: {state}, runs: {attempt}",
     "why.queued": "waiting",
     "why.running": "being answered",
@@ -256,6 +267,8 @@ SENTENCES: dict[str, str] = {
     "why.month_told": "Delivery: {turn} had said within the hour, in this conversation, that no calls are left",
     "why.unconfirmed": "Delivery: sent, but the platform did not confirm it; "
     "it is not sent again by itself, use queqiao resend {turn}",
+    "why.detail_delivered": "confirmed by the platform",
+    "why.detail_unconfirmed": "not confirmed by the platform",
     "why.not_delivered": "Delivery: it did not arrive; send it again with queqiao resend {turn}",
     "why.reply": "Reply part {part}: by {rung}, card {card}, message {message}, "
     "sequence {sequence}",
@@ -280,6 +293,12 @@ SENTENCES: dict[str, str] = {
     "why.stopped": "stopped",
     "why.recalled": "the question was recalled",
     "why.edited": "the question was edited",
+    # whether it can answer
+    "health.model_refuses": "the model service refuses the key, so no question can be answered; "
+    "check DEEPSEEK_API_KEY ({why})",
+    "health.model_balance": "the model service's balance is used up, "
+    "so no question can be answered; top it up ({why})",
+    "health.model_fails": "the last questions got no answer from the model service ({why})",
     # why a link is down
     "link.starting": "starting",
     "link.stopped": "stopped",

@@ -22,7 +22,7 @@ from town import Town
 from bot.contract import Turn
 from bot.late import named_in
 
-EXPECTED = ("final cannot be delivered", "store refused")
+EXPECTED = ("final cannot be delivered", "store refused", "incident: ")
 """Errors in the log that the faults force."""
 
 
