@@ -3,6 +3,7 @@ end of calls is (design.md 6; needs.md 25). Pure."""
 
 from __future__ import annotations
 
+import math
 from datetime import datetime, timedelta, timezone
 from typing import Literal
 
@@ -24,8 +25,9 @@ LEVELS: tuple[Level, ...] = ("", "save", "spent")
 
 
 def month_of(at: float) -> str:
-    """YYYY-MM of a moment in seconds since the epoch."""
-    return datetime.fromtimestamp(at, BEIJING).strftime("%Y-%m")
+    """YYYY-MM of a moment in seconds since the epoch. Whole seconds, because a moment just
+    before midnight would be rounded into the next month."""
+    return datetime.fromtimestamp(math.floor(at), BEIJING).strftime("%Y-%m")
 
 
 def bounds(month: str) -> tuple[float, float]:

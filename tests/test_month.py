@@ -452,7 +452,8 @@ async def test_an_identity_that_the_month_refuses_is_asked_for_twice_an_hour(
         run = asyncio.create_task(platform.run(NoIntake()))
         for _ in range(360):
             await virtual.advance(10.0)
-        assert platform.status.hearing and 1 <= len(book.counts) <= 3
+        assert platform.status.connected and platform.status.baffled
+        assert 1 <= len(book.counts) <= 3
         run.cancel()
         await asyncio.gather(run, return_exceptions=True)
         await platform.close()
