@@ -7,7 +7,8 @@ and knows what the platform's refusals taught about them.
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right
+import math
+from bisect import bisect_left, bisect_right, insort
 from dataclasses import dataclass, field
 from enum import IntEnum
 
@@ -61,6 +62,9 @@ RECOVERY = 0.003
 
 INCIDENT = 1.0
 """Seconds in which further refusals are of calls already on their way at the cut."""
+
+LOST = 120.0
+"""Seconds after which a call whose end nobody told is no longer on its way."""
 
 TICK = 1e-6
 """Seconds that count as no time, far below SKEW: clocks round."""
@@ -133,7 +137,8 @@ class Bucket:
         self._span = 0.0
         self._log: list[float] = []
         self._urgent: list[float] = []
-        self._low = 1.0
+        self._flying: dict[Request, tuple[float, int]] = {}
+        self._low = {False: 1.0, True: 1.0}
         self._quiet_since = float("-inf")
         self._cut_at = float("-inf")
         self._closed_until = float("-inf")
@@ -144,14 +149,15 @@ class Bucket:
             self._meters = tuple(Meter(window) for window in windows)
             self._span = max((meter.span for meter in self._meters), default=0.0)
 
-    def share(self, now: float) -> float:
-        """The learned part of the documented limits, at most 1."""
-        return min(1.0, self._low + RECOVERY * max(0.0, now - self._quiet_since))
+    def share(self, now: float, *, long: bool = False) -> float:
+        """The learned part of the documented limits of short or of `long` windows, at
+        most 1."""
+        return min(1.0, self._low[long] + RECOVERY * max(0.0, now - self._quiet_since))
 
     def idle_at(self) -> float:
         """From when on this bucket is as good as new, if nothing more happens."""
         emptied = self._log[-1] + self._span if self._log else float("-inf")
-        recovered = self._quiet_since + (1.0 - self._low) / RECOVERY
+        recovered = self._quiet_since + (1.0 - min(self._low.values())) / RECOVERY
         return max(emptied, recovered, self._closed_until)
 
     # ------------------------------------------------------------ room
@@ -160,10 +166,11 @@ class Bucket:
         """When `need` calls fit for this request, not after `now` when they fit now.
         Behind others in line it is an estimate. More calls in one step than a window
         ever bears wait until that window is empty."""
+        self._follow(now)
         ahead = bisect_left(self.line, request)
-        share = self.share(now)
         at = max(now, self._closed_until)
         for meter in self._meters:
+            share = self.share(now, long=meter.long)
             limit = max(need, meter.limit(share, request.priority))
             at = max(at, meter.free_at(self._log, need * (ahead + 1), limit, now))
             if request.priority is Priority.UPDATE:
@@ -181,7 +188,7 @@ class Bucket:
             if rival < request and rival.turn_at > now + TICK
         )
         for meter in self._meters:
-            calls, limit = need, meter.limit(self.share(now))
+            calls, limit = need, meter.limit(self.share(now, long=meter.long))
             for turn_at, claimed in turns:
                 calls += claimed
                 if turn_at >= now + meter.span:
@@ -201,21 +208,67 @@ class Bucket:
             return
         for meter in self._meters:
             if meter.long:
-                limit = meter.limit(self.share(now), priority)
+                limit = meter.limit(self.share(now, long=True), priority)
                 rate = meter.spread(self._log, self._urgent, limit, now)
                 meter.push_back(need, rate, now)
 
-    def give_back(self, need: int, at: float) -> None:
-        """Uncount calls taken at the moment `at`, which were not made."""
+    def give_back(self, request: Request, need: int) -> None:
+        """Uncount calls that were not made."""
+        at, _ = self._flying.pop(request, (request.granted_at or 0.0, need))
+        self._uncount(need, at)
+
+    def _uncount(self, need: int, at: float) -> None:
         for log in (self._log, self._urgent):
             start = bisect_left(log, at)
             del log[start : min(start + need, bisect_right(log, at))]
 
+    # ------------------------------------------------------------ on their way
+
+    @property
+    def busy(self) -> bool:
+        """Calls of this bucket are on their way."""
+        return bool(self._flying)
+
+    def depart(self, request: Request, need: int) -> None:
+        """Calls taken for `request` are on their way: the server may count them at any
+        moment until they land, so until then they count as made just now."""
+        self._flying[request] = (request.granted_at or 0.0, need)
+
+    def land(self, request: Request, now: float) -> None:
+        """The server had them at the latest now, less what a window is too long anyway."""
+        at, need = self._flying.pop(request, (math.inf, 0))
+        if at < now - SKEW:
+            self._recount(request, need, at, now - SKEW)
+
+    def _follow(self, now: float) -> None:
+        """Those that are on their way for longer than a window allows for: count them anew."""
+        while self._flying:
+            request, (at, need) = next(iter(self._flying.items()))
+            if at >= now - SKEW:
+                return
+            del self._flying[request]
+            if now - (request.granted_at or 0.0) < LOST:
+                self._recount(request, need, at, now)
+                self._flying[request] = (now, need)
+
+    def _recount(self, request: Request, need: int, at: float, to: float) -> None:
+        self._uncount(need, at)
+        urgent = request.priority is not Priority.UPDATE
+        for log in (self._log, self._urgent) if urgent else (self._log,):
+            for _ in range(need):
+                insort(log, to)
+
+    # ------------------------------------------------------------ learning
+
     def refuse(self, retry_after: float, now: float) -> None:
-        """The platform counts otherwise: close, and learn a lower limit."""
-        self._low = self.share(now)
+        """The platform counts otherwise: close, and learn a lower limit. A refusal that is
+        over in a moment says nothing about a window that is not."""
+        self._low = {long: self.share(now, long=long) for long in self._low}
         if now >= max(self._closed_until, self._cut_at + INCIDENT):
-            self._low, self._cut_at = max(FLOOR, self._low * CUT), now
+            both = {meter.long for meter in self._meters} == set(self._low)
+            cut = (False,) if both and retry_after < LONG else self._low
+            self._low |= {long: max(FLOOR, self._low[long] * CUT) for long in cut}
+            self._cut_at = now
         self._quiet_since = now
         self._closed_until = max(self._closed_until, now + retry_after)
 

@@ -15,10 +15,10 @@ import itertools
 from bisect import bisect_left, insort
 from collections import Counter
 
-from bot.budget import TICK, Bucket, Priority, Request
+from bot.budget import LONG, TICK, Bucket, Priority, Request
 from bot.contract import Charge, Clock
 
-__all__ = ["Pacer", "Priority", "Scheduler"]
+__all__ = ["Grant", "Pacer", "Priority", "Scheduler"]
 
 
 class Scheduler:
@@ -59,11 +59,21 @@ class Scheduler:
         """Forget a request; if it was granted, its calls were not made."""
         if request.granted_at is not None:
             for bucket, need in request.needs:
-                bucket.give_back(need, request.granted_at)
+                bucket.give_back(request, need)
                 self._examine_first(bucket)
             request.granted_at = None
         elif not request.over:
             self._leave(request)
+
+    def depart(self, request: Request) -> None:
+        """The calls of a granted request are on their way, until `land`."""
+        for bucket, need in request.needs:
+            bucket.depart(request, need)
+
+    def land(self, request: Request, now: float) -> None:
+        """They were answered, or nobody waits for them any more."""
+        for bucket, _ in request.needs:
+            bucket.land(request, now)
 
     def refused(self, name: str, retry_after: float, now: float) -> None:
         """The platform refused a call of this bucket: closed for `retry_after` seconds."""
@@ -170,17 +180,43 @@ class Scheduler:
     def _release(self, bucket: Bucket) -> None:
         """Nobody waits for this bucket: forget it when it is as good as new."""
         if bucket.wanted == 0 and not bucket.retiring:
-            bucket.retiring = True
-            heapq.heappush(self._retiring, (bucket.idle_at(), next(self._numbers), bucket))
+            self._retire_at(bucket, bucket.idle_at())
+
+    def _retire_at(self, bucket: Bucket, at: float) -> None:
+        bucket.retiring = True
+        heapq.heappush(self._retiring, (at, next(self._numbers), bucket))
 
     def _retire(self, now: float) -> None:
         while self._retiring and self._retiring[0][0] <= now:
             bucket = heapq.heappop(self._retiring)[2]
             bucket.retiring = False
-            if bucket.idle_at() > now:
+            if bucket.busy:
+                self._retire_at(bucket, now + LONG)
+            elif bucket.idle_at() > now:
                 self._release(bucket)
             elif bucket.wanted == 0:
                 del self._buckets[bucket.name]
+
+
+class Grant:
+    """Calls that may be made now. What the server gets late counts late: tell when they
+    leave (`depart`) and when they were answered (`land`)."""
+
+    def __init__(self, pacer: Pacer, request: Request | None) -> None:
+        self._pacer, self._request = pacer, request
+
+    def depart(self) -> None:
+        if self._request is not None:
+            self._pacer.depart(self._request)
+
+    def land(self) -> None:
+        if self._request is not None:
+            self._pacer.land(self._request)
+
+    def give_back(self) -> None:
+        """The calls are not made after all."""
+        if self._request is not None:
+            self._pacer.give_back(self._request)
 
 
 class Pacer:
@@ -195,12 +231,14 @@ class Pacer:
         self._timer: asyncio.Task[None] | None = None
         self._timer_at = 0.0
 
-    async def grant(self, charges: tuple[Charge, ...], priority: Priority, shown_at: float) -> None:
+    async def grant(
+        self, charges: tuple[Charge, ...], priority: Priority, shown_at: float
+    ) -> Grant:
         """Returns when the calls may be made, all of them, now; they are counted then.
         `shown_at` is when the card was shown last, on the clock's monotonic(). A caller
         that is cancelled leaves nothing behind."""
         if not charges:
-            return
+            return Grant(self, None)
         request = self._scheduler.ask(charges, priority, shown_at, self._clock.monotonic())
         granted = self._waiting[request] = asyncio.get_running_loop().create_future()
         self._run()
@@ -208,9 +246,19 @@ class Pacer:
             await granted
         except asyncio.CancelledError:
             self._waiting.pop(request, None)
-            self._scheduler.withdraw(request)
-            self._run()
+            self.give_back(request)
             raise
+        return Grant(self, request)
+
+    def depart(self, request: Request) -> None:
+        self._scheduler.depart(request)
+
+    def land(self, request: Request) -> None:
+        self._scheduler.land(request, self._clock.monotonic())
+
+    def give_back(self, request: Request) -> None:
+        self._scheduler.withdraw(request)
+        self._run()
 
     def refused(self, bucket: str, retry_after: float) -> None:
         """The platform refused a call counted in `bucket` for its rate: nothing more for

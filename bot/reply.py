@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
-from bot.contract import Charge, Clock, Delivery, Handle, ReplySink, Snapshot, Step
+from bot.contract import Clock, Delivery, Handle, Snapshot
 from bot.errors import (
     AuthError,
     BorderError,
@@ -23,10 +22,12 @@ from bot.errors import (
     Transient,
     Uncertain,
 )
-from bot.markdown import Cutter, clean, complete, fit_tables, preview
+from bot.flight import Flight, Note
 from bot.markdown import Part as Piece
 from bot.pace import Pacer, Priority
-from bot.rhythm import News, Rhythm
+from bot.parts import MakeSink, Part, Parts
+from bot.rhythm import News
+from bot.tasks import pause
 
 log = logging.getLogger(__name__)
 
@@ -36,34 +37,11 @@ FINAL_SECONDS = 60.0
 WHOLE_SECONDS = 3600.0
 """Bounds every wait of a reply that nobody has begun to close."""
 
-SMALLEST_PART = 1000
-"""Bytes below which a refusal for size is no longer answered by cutting."""
-
 RETRYABLE = (RateLimited, Transient, Uncertain)
 
 PASSING = (*RETRYABLE, AuthError, PermissionDenied)
 """What may be over some minutes later: the last two when somebody repairs the app. A quota
 that is used up is not, and asking again costs of it."""
-
-MakeSink = Callable[[int], ReplySink]
-Note = Callable[[str, str], None]
-"""Notes a moment: what happened, and a detail for operators."""
-
-
-@dataclass(slots=True)
-class _Part:
-    """One card of the reply. `done` is what finish() proved, for the snapshot `shown`."""
-
-    sink: ReplySink
-    shown: Snapshot | None = None
-    rhythm: Rhythm = field(default_factory=Rhythm)
-    opened: bool = False
-    broken: bool = False
-    done: Delivery | None = None
-
-    @property
-    def worded(self) -> bool:
-        return self.shown is not None and bool(self.shown.text)
 
 
 class Reply:
@@ -85,8 +63,6 @@ class Reply:
         show_reasoning: bool = False,
         earlier_parts: int = 0,
     ) -> None:
-        self._make_sink = make_sink
-        self._pacer = pacer
         self._clock = clock
         self._running = running
         self._note = note
@@ -94,17 +70,14 @@ class Reply:
         self._superseded = superseded or Snapshot(state="continued")
         self.failure: BorderError | None = None
         self._show_reasoning = show_reasoning
-        self._earlier_parts = earlier_parts
         self._pieces: list[str] = []
         self._thoughts: list[str] = []
-        self._parts = [_Part(make_sink(0))]
-        self._cutter = Cutter(self._parts[0].sink.limits.max_bytes)
-        self._tables: int | None = None
+        self._parts = Parts(make_sink, earlier_parts)
         self._grown = asyncio.Event()
         self._news = asyncio.Event()
         self._began_at: float | None = None
         self._loop: asyncio.Task[None] | None = None
-        self._flight: asyncio.Task[object] | None = None
+        self._flight = Flight(pacer, clock, note)
         self._hurried = asyncio.Event()
         self._deadline = clock.monotonic() + WHOLE_SECONDS
 
@@ -132,14 +105,12 @@ class Reply:
     def restart(self) -> None:
         """Forget the text: the answer is written anew into the same cards."""
         self._pieces, self._thoughts = [], []
-        self._cutter = Cutter(self._parts[0].sink.limits.max_bytes)
+        self._parts.restart()
 
     @property
     def handles(self) -> tuple[Handle, ...]:
         """Where each part stands, those of earlier runs included."""
-        while len(self._parts) < self._earlier_parts:
-            self._part(len(self._parts))
-        return tuple(part.sink.handle for part in self._parts)
+        return self._parts.handles
 
     @property
     def untouched(self) -> bool:
@@ -155,7 +126,7 @@ class Reply:
     @property
     def grows(self) -> bool:
         """Something is seen of it before its end."""
-        return self._parts[0].sink.limits.streams
+        return self._parts.at(0).sink.limits.streams
 
     @property
     def hopeless(self) -> bool:
@@ -184,40 +155,40 @@ class Reply:
             self._loop = asyncio.create_task(self._show_loop(), name="show")
 
     async def _show_loop(self) -> None:
-        await self._open(self._parts[0], self._snapshot(0, self._cut()))
+        await self._open(self._parts.at(0), self._snapshot(0, self._cut()))
         while True:
             await self._grown.wait()
             self._grown.clear()
             await self._show_newest()
 
     async def _show_newest(self) -> None:
-        if not self._parts[-1].sink.limits.streams:
+        if not self._parts.at(self._parts.last).sink.limits.streams:
             return  # what cannot be changed is sent once, when the text stands
         pieces = self._cut()
         last = len(pieces) - 1
-        for index in range(len(self._parts) - 1, last):
+        for index in range(self._parts.last, last):
             await self._seal(index, pieces)
-            await self._open(self._part(index + 1), self._snapshot(index + 1, pieces))
-        part = self._part(last)
+            await self._open(self._parts.at(index + 1), self._snapshot(index + 1, pieces))
+        part = self._parts.at(last)
         if not part.broken and part.sink.limits.streams:
             idle = max(0.0, -self._wait(part))
             await self._wait_for_pace(part)
             await self._show(part, last, idle)
 
-    async def _show(self, part: _Part, index: int, idle: float) -> None:
+    async def _show(self, part: Part, index: int, idle: float) -> None:
         try:
             priority = Priority.UPDATE if part.worded else Priority.FIRST
-            await self._grant(part, "show", priority)
+            grant = await self._flight.room(part.sink, "show", priority, part.rhythm.shown_at)
             pieces = self._cut()
             snapshot = self._snapshot(index, pieces)
             if index < len(pieces) - 1:
                 self._grown.set()
-                return
+                return grant.give_back()
             if snapshot == part.shown:
-                return
-            await self._call(part, "show", snapshot)
+                return grant.give_back()
+            await self._flight.call(part.sink, "show", snapshot, grant)
         except TooBig as error:
-            part.broken = not self._learn(index, error, part)
+            part.broken = not self._parts.learn(index, error)
             self._grown.set()
         except RETRYABLE as error:
             log.debug("update put off: %s", error)
@@ -233,26 +204,26 @@ class Reply:
 
     # ------------------------------------------------------------ the pace
 
-    async def _wait_for_pace(self, part: _Part) -> None:
+    async def _wait_for_pace(self, part: Part) -> None:
         """Until its next show is due. While there is no text, the first one is news."""
         while (wait := self._wait(part)) > 0:
             if self._pieces:
                 await self._clock.sleep(wait)
             else:
                 self._news.clear()
-                await self._pause(wait, self._news)
+                await pause(wait, self._news, self._clock)
 
-    def _wait(self, part: _Part) -> float:
+    def _wait(self, part: Part) -> float:
         due = part.rhythm.due(self._what(part), part.sink.limits.pace, self._age)
         return due - self._clock.monotonic()
 
-    def _what(self, part: _Part) -> News:
+    def _what(self, part: Part) -> News:
         if self._pieces:
             return "text" if part.worded else "first"
         old = part.shown
         return "line" if old is None or old.status != self._running.status else "thoughts"
 
-    def _tried(self, part: _Part, idle: float) -> None:
+    def _tried(self, part: Part, idle: float) -> None:
         now, what = self._clock.monotonic(), self._what(part)
         if self._began_at is None and self._pieces:
             self._began_at = now
@@ -265,13 +236,14 @@ class Reply:
 
     # ------------------------------------------------------------ one call
 
-    async def _open(self, part: _Part, snapshot: Snapshot) -> None:
+    async def _open(self, part: Part, snapshot: Snapshot) -> None:
         """Until it is open, or the ladder says that it cannot be."""
         delay = 0.25
         while not part.opened:
             try:
-                await self._grant(part, "open", Priority.FIRST)
-                await self._call(part, "open", snapshot)
+                at = part.rhythm.shown_at
+                grant = await self._flight.room(part.sink, "open", Priority.FIRST, at)
+                await self._flight.call(part.sink, "open", snapshot, grant)
             except (*RETRYABLE, StoreError) as error:
                 log.info("opening put off: %s", error)
                 await self._clock.sleep(delay)
@@ -283,11 +255,11 @@ class Reply:
             else:
                 self._opened(part, snapshot)
 
-    def _opened(self, part: _Part, snapshot: Snapshot) -> None:
+    def _opened(self, part: Part, snapshot: Snapshot) -> None:
         """What the card shows of the text is not certain: an earlier run may have opened
         it. A fresh one that begins with text need not say it twice at once."""
         part.opened, part.shown = True, replace(snapshot, text="")
-        if snapshot.text and part is not self._parts[0]:
+        if snapshot.text and part is not self._parts.at(0):
             part.rhythm.shown_at = self._clock.monotonic()
         handle = part.sink.handle
         if part.sink.limits.streams or handle.card_id or handle.message_id:
@@ -300,71 +272,16 @@ class Reply:
         except BorderError as error:
             log.info("part %d is sealed later: %s", index, error)
 
-    async def _grant(self, part: _Part, step: Step, priority: Priority) -> None:
-        await self._pacer.grant(part.sink.charges(step), priority, part.rhythm.shown_at)
-
-    async def _call(self, part: _Part, step: Step, snapshot: Snapshot) -> object:
-        """One granted call. When the caller is cancelled the call goes on: a request on
-        the wire cannot be taken back, and close() waits for it."""
-        charges, rung = part.sink.charges(step), part.sink.handle.rung
-        method = {"open": part.sink.open, "show": part.sink.show, "finish": part.sink.finish}[step]
-        self._flight = asyncio.ensure_future(method(snapshot))
-        try:
-            return await asyncio.shield(self._flight)
-        except RateLimited as error:
-            bucket = error.bucket or _narrowest(charges)
-            if bucket:
-                self._pacer.refused(bucket, error.retry_after)
-            raise
-        finally:
-            if rung and part.sink.handle.rung != rung:
-                self._note("stepped_down", f"{rung} → {part.sink.handle.rung}")
-
     # ------------------------------------------------------------ parts
 
     def _cut(self) -> list[Piece]:
-        return self._cutter.parts(clean(self.text))
-
-    def _part(self, index: int) -> _Part:
-        while len(self._parts) <= index:
-            self._parts.append(_Part(self._make_sink(len(self._parts))))
-        return self._parts[index]
+        return self._parts.cut(self.text)
 
     def _snapshot(self, index: int, pieces: list[Piece], final: Snapshot | None = None) -> Snapshot:
         """What part `index` shows now; `final` is the closing of the whole reply."""
-        limits = self._part(index).sink.limits
-        last = index >= len(pieces) - 1
-        text = self._visible(pieces[index]) if index < len(pieces) else ""
-        base = (final or self._running) if last else self._sealed
-        text = fit_tables(text, limits.tables if self._tables is None else self._tables)
-        if limits.whole_markdown or base.state != "running":
-            text = complete(text)
-        thoughts = clean(self.reasoning) if self._show_reasoning and index == 0 else ""
-        return replace(
-            base,
-            text=text,
-            reasoning=thoughts,
-            status="" if text else base.status,
-            summary=preview(text) or base.summary or base.note or base.status,
-        )
-
-    def _visible(self, piece: Piece) -> str:
-        whole = clean(self.text)
-        return f"{piece.opening}{whole[piece.start : piece.end]}{piece.closing}"
-
-    def _learn(self, index: int, error: TooBig, part: _Part) -> bool:
-        """The platform refused the size: show less in one card from now on. False when
-        there is nothing left to leave out."""
-        limits = part.sink.limits
-        keep = limits.tables if self._tables is None else self._tables
-        if error.what == "tables" and keep > 0:
-            self._tables = keep - 1
-            return True
-        size = self._cutter.size_of(index) // 2
-        if size < SMALLEST_PART:
-            return False
-        self._cutter.shrink(index, size)
-        return True
+        base = (final or self._running) if index >= len(pieces) - 1 else self._sealed
+        thoughts = self.reasoning if self._show_reasoning else ""
+        return self._parts.snapshot(index, pieces, self.text, base, thoughts)
 
     # ------------------------------------------------------------ closing
 
@@ -390,7 +307,7 @@ class Reply:
             log.info("final put off %.1f s: %s", wait, self.failure)
             if self._hurried.is_set() or self._clock.monotonic() + wait > self._deadline:
                 return None
-            await self._pause(wait, self._hurried)
+            await pause(wait, self._hurried, self._clock)
 
     def hurry(self) -> None:
         """Shutdown: try what is being tried to its end, and nothing after it."""
@@ -400,24 +317,13 @@ class Reply:
         """Stop showing and leave the card open for the next process."""
         await self._stop_showing()
 
-    async def _pause(self, seconds: float, until: asyncio.Event) -> None:
-        """That long, or until something is so."""
-        happened = asyncio.ensure_future(until.wait())
-        slept = asyncio.ensure_future(self._clock.sleep(seconds))
-        try:
-            await asyncio.wait({happened, slept}, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            happened.cancel()
-            slept.cancel()
-
     async def _stop_showing(self) -> None:
         if self._loop is not None:
             self._loop.cancel()
             await asyncio.wait({self._loop})
             if not self._loop.cancelled() and self._loop.exception() is not None:
                 log.error("show loop broke", exc_info=self._loop.exception())
-        if self._flight is not None:
-            await asyncio.gather(self._flight, return_exceptions=True)
+        await self._flight.landed()
 
     async def _finish_all(self, final: Snapshot) -> Delivery:
         index = 0
@@ -425,7 +331,7 @@ class Reply:
             try:
                 await self._finish(index, self._snapshot(index, pieces, final))
             except TooBig as error:
-                if not self._learn(index, error, self._parts[index]):
+                if not self._parts.learn(index, error):
                     raise
                 continue
             index += 1
@@ -433,50 +339,24 @@ class Reply:
         return self._proof(index)
 
     async def _finish(self, index: int, snapshot: Snapshot) -> None:
-        part = self._part(index)
+        part = self._parts.at(index)
         if part.done is not None and part.shown == snapshot:
             return
-        await self._final_room(part)
-        done = await self._call(part, "finish", snapshot)
+        grant = await self._flight.final_room(
+            part.sink, part.rhythm.shown_at, self._deadline, self._hurried
+        )
+        done = await self._flight.call(part.sink, "finish", snapshot, grant)
         assert isinstance(done, Delivery)
         part.done, part.shown, part.opened = done, snapshot, True
 
-    async def _final_room(self, part: _Part) -> None:
-        """Room in the budget for a final. Raises Transient when there is none in time."""
-        grant = asyncio.ensure_future(self._grant(part, "finish", Priority.FINAL))
-        hurried = asyncio.ensure_future(self._hurried.wait())
-        try:
-            async with self._clock.timeout(max(0.1, self._deadline - self._clock.monotonic())):
-                await asyncio.wait({grant, hurried}, return_when=asyncio.FIRST_COMPLETED)
-        except TimeoutError:
-            log.info("no room in the budget for a final")
-        finally:
-            hurried.cancel()
-            if not grant.done():
-                grant.cancel()
-        if (await asyncio.gather(grant, return_exceptions=True))[0] is not None:
-            raise Transient("no room in the budget in time")
-
     async def _supersede(self, used: int, final: Snapshot) -> None:
         """Close cards that an earlier run, or a text since cut otherwise, left open."""
-        for index in range(used, max(self._earlier_parts, len(self._parts))):
+        for index in range(used, len(self._parts)):
             await self._finish(index, replace(self._superseded, state=final.state))
 
     def _proof(self, used: int) -> Delivery:
-        done = [part.done for part in self._parts[:used] if part.done is not None]
+        parts = [self._parts.at(index) for index in range(used)]
+        done = [part.done for part in parts if part.done is not None]
         proven = all(delivery.state == "delivered" for delivery in done)
         proof = " ".join(delivery.proof for delivery in done)
         return Delivery("delivered" if proven else "unconfirmed", proof)
-
-
-def _narrowest(charges: tuple[Charge, ...]) -> str:
-    """Where a refusal that blames no bucket is counted: at the card, message or chat, which
-    has the least room. What an API refuses to the whole app carries its name; to close
-    that for a trouble of unknown reach would let one card hold up the finals of all."""
-    narrowest = min(charges, key=_room, default=None)
-    return narrowest.bucket if narrowest else ""
-
-
-def _room(charge: Charge) -> float:
-    """Calls a second."""
-    return min((w.limit / w.seconds for w in charge.windows), default=0.0)

@@ -51,6 +51,17 @@ async def until_stored(step: Callable[[], Awaitable[T]], clock: Clock) -> T:
         await clock.sleep(STORE_AGAIN)
 
 
+async def pause(seconds: float, until: asyncio.Event, clock: Clock) -> None:
+    """That long, or until something is so."""
+    happened = asyncio.ensure_future(until.wait())
+    slept = asyncio.ensure_future(clock.sleep(seconds))
+    try:
+        await asyncio.wait({happened, slept}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        happened.cancel()
+        slept.cancel()
+
+
 class TaskSet:
     """Background tasks: held, logged when they fail, awaited at the end."""
 

@@ -19,7 +19,7 @@ from functools import cache
 import pytest
 
 from adapters.playground.clock import VirtualClock
-from bot.budget import FLOOR, RESERVE, SKEW, Bucket, Request
+from bot.budget import CUT, FLOOR, LOST, RESERVE, SKEW, Bucket, Request
 from bot.contract import Charge, Window
 from bot.pace import Pacer, Priority, Scheduler
 
@@ -113,7 +113,7 @@ class World:
                 heapq.heappop(self._events)[2]()
             else:
                 self.wakes += 1
-                self.settle()
+            self.settle()
         self.now = until
 
 
@@ -768,6 +768,71 @@ def test_a_bucket_of_a_minute_is_learned_as_well():
     world.scheduler.refused("webhook", 1.0, 0.0)
     world.run(1.5)
     assert fill(world, hook) == 14
+
+
+def test_a_refusal_that_is_over_in_a_moment_says_nothing_about_the_minute():
+    world = World()
+    world.ask(Charge("api", API))
+    world.scheduler.refused("api", 1.0, 0.0)
+    assert world.scheduler._buckets["api"].share(0.0) == CUT
+    assert world.scheduler._buckets["api"].share(0.0, long=True) == 1.0
+    world.scheduler.refused("api", 30.0, 2.0)
+    assert world.scheduler._buckets["api"].share(2.0, long=True) == CUT
+
+
+# ---------------------------------------------------------------- on their way
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("lag", [0.05, 0.4, 3.0])
+def test_calls_that_arrive_late_exceed_no_window(seed: int, lag: float):
+    """Calls leave when a busy loop comes to them, and the server counts them somewhere
+    between that and the answer: no window is exceeded there, whatever the lag."""
+    dice, world, chat = random.Random(seed), World(), Charge("chat", (Window(5, 1.0),))
+    arrived: list[float] = []
+
+    def ask() -> None:
+        asked: list[Request] = []
+        then = lambda: world.at(world.now, lambda: leave(asked[0]))  # noqa: E731
+        asked.append(world.ask(chat, priority=Priority.FIRST, then=then))
+
+    def leave(request: Request) -> None:
+        world.scheduler.depart(request)
+        answered = world.now + dice.random() * lag
+        arrived.append(dice.uniform(world.now, answered))
+        world.at(answered, lambda: land(request))
+
+    def land(request: Request) -> None:
+        world.scheduler.land(request, world.now)
+        world.settle()
+
+    for _ in range(60):
+        world.at(dice.random() * 5, ask)
+    world.run(300.0)
+    times = sorted(arrived)
+    assert len(times) == 60
+    assert all(late - early > 1.0 for early, late in zip(times, times[5:], strict=False))
+
+
+def test_a_call_that_never_lands_blocks_nobody_for_ever():
+    world = World()
+    one = Charge("api", (Window(1, 1.0),))
+    world.scheduler.depart(world.ask(one))
+    waiting = world.ask(one)
+    world.run(LOST - 1.0)
+    assert waiting.granted_at is None
+    world.run(LOST + 5.0)
+    assert waiting.granted_at is not None
+
+
+def test_a_call_that_left_may_still_be_given_back():
+    world = World()
+    one = Charge("api", (Window(1, 1.0),))
+    first = world.ask(one)
+    world.scheduler.depart(first)
+    world.run(10.0)
+    world.withdraw(first)
+    assert world.ask(one).granted_at == 10.0
 
 
 def test_each_priority_leaves_its_reserve_of_a_long_window():

@@ -20,10 +20,8 @@ log = logging.getLogger(__name__)
 KEY_LIVES = 3500.0
 """Seconds for which Feishu recognises a repeated uuid: an hour, less some slack."""
 
-CHAT_WINDOWS = (Window(5, 1.5),)
-"""Sends to one chat: 5 a second, shared by all bots in it (reference/feishu.md 5.8). Counted
-over half a second more, because the card of a send is created first: it leaves a round trip
-after it was counted."""
+CHAT_WINDOWS = (Window(5, 1.0),)
+"""Sends to one chat, shared by all bots in it (reference/feishu.md 5.8)."""
 
 
 class Journal:
