@@ -9,37 +9,30 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from bot import ledger
-from bot.asking import Asking, continued
+from bot.asking import Asking
 from bot.contract import (
     Clock,
-    Delta,
     Ending,
-    FinishDelta,
     History,
-    ModelRequest,
-    ReasoningDelta,
     Snapshot,
     Started,
-    TextDelta,
     Turn,
     TurnState,
     TurnStore,
-    Usage,
-    UsageDelta,
 )
 from bot.deliveries import delivered
 from bot.endings import MONTH, Result, cause, final, footer, growing, outcome, wordless
-from bot.errors import BorderError, Gone, QueqiaoError, StoreError
+from bot.errors import Gone, QueqiaoError, StoreError
 from bot.gate import Gate
 from bot.gather import Gathering
 from bot.lanes import Running
 from bot.replies import Replies
 from bot.reply import Reply
+from bot.run import Run
 from bot.settings import Chat
 from bot.tasks import to_the_end
 from bot.texts import say
@@ -52,53 +45,10 @@ log = logging.getLogger(__name__)
 MOST_RUNS = 2
 """A turn whose run died this often is closed as failed (design.md 5)."""
 
-CHECKPOINT_SECONDS = 2.0
-
 REREAD_AFTER = 10.0
 """Seconds of waiting after which a question may have been edited meanwhile."""
 
 REREAD_SECONDS = 3.0
-
-
-class _Run:
-    """One run of one turn: what the model has said so far, and how it ended."""
-
-    def __init__(self, started: Started, reply: Reply, clock: Clock) -> None:
-        self.started = started
-        self.turn = started.turn
-        self.reply = reply
-        self.began_at = clock.monotonic()
-        self.kept_at = self.began_at
-        self.usage = Usage()
-        self.model = ""
-        self.finish = ""
-        self.spoke = False
-        self.refusal: Ending | None = None
-        self.error: BaseException | None = None
-        self.cancelled = False
-        self.keeping: asyncio.Task[None] | None = None
-
-    def take(self, delta: Delta) -> None:
-        self.spoke = True
-        if isinstance(delta, TextDelta):
-            self.reply.add(delta.text)
-        elif isinstance(delta, ReasoningDelta):
-            self.reply.add_reasoning(delta.text)
-        elif isinstance(delta, UsageDelta):
-            self.usage, self.model = delta.usage, delta.model or self.model
-        elif isinstance(delta, FinishDelta):
-            self.finish = delta.reason
-
-    async def settle(self, work: asyncio.Task[None] | None) -> None:
-        """End the work, if it has not ended by itself, and keep how it ended."""
-        if work is None:
-            return
-        work.cancel()
-        await asyncio.wait({work})
-        self.cancelled = work.cancelled()
-        self.error = None if self.cancelled else work.exception()
-        if self.keeping is not None:
-            await asyncio.wait({self.keeping})
 
 
 @dataclass(frozen=True)
@@ -153,7 +103,7 @@ class Answerer:
             await self.waiting.end(running.turn, waited, ending)
         return None if running.leaving else await self._commit(running, ending)
 
-    def _must_run(self, run: _Run, waited: Reply | None) -> bool:
+    def _must_run(self, run: Run, waited: Reply | None) -> bool:
         turn = run.turn
         if turn.ending is not None or turn.deaths >= MOST_RUNS:
             return False
@@ -197,81 +147,28 @@ class Answerer:
         self.replies.trails.note(turn.id, "edited")
         return replace(started, turn=replace(turn, new=replace(turn.new, parts=parts)))
 
-    def _run(self, started: Started, waited: Reply | None) -> _Run:
+    def _run(self, started: Started, waited: Reply | None) -> Run:
         turn = started.turn
         self.replies.trails.begin(turn)
         self.replies.trails.note(turn.id, "started" if turn.attempt < 2 else "resumed")
         look = growing(turn, say("card.thinking", turn.new.lang))
         folded = self.asking.reasoning(started) == "folded"
-        if waited is None:
-            return _Run(started, self.replies.make(turn, look, folded=folded), self.clock)
-        waited.retitle(look, folded=folded)
-        return _Run(started, waited, self.clock)
+        reply = waited or self.replies.make(turn, look, folded=folded)
+        if waited is not None:
+            waited.retitle(look, folded=folded)
+        return Run(started, reply, self.asking, self.store, self.clock)
 
-    async def _work(self, running: Running, run: _Run) -> None:
-        running.work = asyncio.create_task(self._listen(run), name="model")
+    async def _work(self, running: Running, run: Run) -> None:
+        running.work = asyncio.create_task(run.listen(), name="model")
         await asyncio.sleep(0)  # the question leaves first, then the card
         run.reply.start()
         if running.ended is not None or running.leaving:
             running.work.cancel()
         await asyncio.wait({running.work})
 
-    # ------------------------------------------------------------ the model
-
-    async def _listen(self, run: _Run) -> None:
-        """Go on from the checkpoint of an earlier run where the service can, else from
-        the beginning."""
-        request = self.asking.request(run.started)
-        goes_on = bool(run.turn.checkpoint) and self.asking.continues(request.model)
-        if not goes_on or not await self._go_on(run, request):
-            await self._stream(run, request)
-
-    async def _go_on(self, run: _Run, request: ModelRequest) -> bool:
-        """False when the answer must be written anew: also when nothing was added, because
-        an answer that is whole and a service that fails look the same then."""
-        run.reply.add(run.turn.checkpoint)
-        run.reply.add_reasoning(run.turn.thoughts)
-        why = "nothing was added"
-        try:
-            await self._stream(run, continued(request, run.turn))
-        except BorderError as error:
-            if run.spoke:
-                raise
-            why = str(error)
-        if run.reply.text != run.turn.checkpoint:
-            return True
-        log.info("turn %s begins anew: %s", run.turn.id, why)
-        run.reply.restart()
-        return False
-
-    async def _stream(self, run: _Run, request: ModelRequest) -> None:
-        try:
-            async with aclosing(self.asking.model.stream(request)) as deltas:
-                async for delta in deltas:
-                    run.take(delta)
-                    self._keep(run)
-        except BorderError as error:
-            self.asking.health.failed(run.turn.id, error)
-            raise
-        self.asking.health.answered()
-
-    def _keep(self, run: _Run) -> None:
-        """A checkpoint every now and then; the stream does not wait for the disk."""
-        now = self.clock.monotonic()
-        busy = run.keeping is not None and not run.keeping.done()
-        if not busy and now - run.kept_at >= CHECKPOINT_SECONDS:
-            run.kept_at = now
-            run.keeping = asyncio.create_task(self._checkpoint(run), name="checkpoint")
-
-    async def _checkpoint(self, run: _Run) -> None:
-        try:
-            await self.store.checkpoint(run.turn.id, run.reply.text, run.reply.reasoning)
-        except StoreError as error:
-            log.warning("checkpoint of %s not kept: %s", run.turn.id, error)
-
     # ------------------------------------------------------------ the closing step
 
-    async def _close(self, running: Running, run: _Run) -> Turn | None:
+    async def _close(self, running: Running, run: Run) -> Turn | None:
         await run.settle(running.work)
         if run.cancelled and running.ended is None:
             await self._hand_over(run)
@@ -287,7 +184,7 @@ class Answerer:
             return None
         return await self._commit(running, ending, run.reply)
 
-    async def _hand_over(self, run: _Run) -> None:
+    async def _hand_over(self, run: Run) -> None:
         """The next process goes on with this turn and its open card."""
         await run.reply.leave()
         try:
@@ -295,7 +192,7 @@ class Answerer:
         except StoreError as error:
             log.warning("turn %s is left as it stands: %s", run.turn.id, error)
 
-    def _ending(self, running: Running, run: _Run) -> Ending:
+    def _ending(self, running: Running, run: Run) -> Ending:
         text = run.reply.text or run.turn.checkpoint
         ran = running.work is not None
         result = Result(text, run.finish, running.ended, ran, run.error)
@@ -317,7 +214,7 @@ class Answerer:
             error=cause(run.error),
         )
 
-    def _footer(self, run: _Run, model: str, cost: float) -> str:
+    def _footer(self, run: Run, model: str, cost: float) -> str:
         if not self.chat.footer:
             return ""
         seconds = self.clock.monotonic() - run.began_at

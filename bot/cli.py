@@ -102,8 +102,8 @@ def _keepers(commands: Commands) -> tuple[argparse.ArgumentParser, ...]:
 
 def _run(options: argparse.Namespace) -> int:
     settings = load(file=options.config)
-    from bot.app import run
     from bot.redact import set_up_logging
+    from bot.serving import run
 
     set_up_logging(settings.log, secrets_of(settings))
     names = "、".join(f"{bot.name} ({bot.platform})" for bot in settings.bots)

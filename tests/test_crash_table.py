@@ -21,8 +21,8 @@ from adapters.playground.deepseek import Trouble
 from adapters.playground.dingtalk import wire as ding
 from adapters.playground.faults import Fault
 from adapters.playground.feishu import wire as lark
-from bot.app import serve_until_stopped
 from bot.contract import Turn
+from bot.serving import serve_until_stopped
 
 PLATFORMS = ("feishu", "dingtalk")
 PIECES = tuple(f"第{n}段。" for n in range(12))
@@ -622,7 +622,8 @@ async def test_closing_gives_up_what_hangs_and_says_so(house: Any) -> None:
 STUCK = """
 import asyncio, os, signal, time
 from dataclasses import replace
-from bot.app import open_app, serve_until_stopped
+from bot.app import open_app
+from bot.serving import serve_until_stopped
 from bot.settings import Chat, load
 
 async def main():
