@@ -19,12 +19,14 @@ MakeSink = Callable[[int], ReplySink]
 
 @dataclass(slots=True)
 class Part:
-    """One card of the reply. `done` is what finish() proved, for the snapshot `shown`."""
+    """One card of the reply. `refusals` of its updates in all; `broken`: no more are tried.
+    `done` is what finish() proved, for the snapshot `shown`."""
 
     sink: ReplySink
     shown: Snapshot | None = None
     rhythm: Rhythm = field(default_factory=Rhythm)
     opened: bool = False
+    refusals: int = 0
     broken: bool = False
     done: Delivery | None = None
 

@@ -15,6 +15,7 @@ from bot.contract import Clock, Delivery, Handle, Snapshot
 from bot.errors import (
     AuthError,
     BorderError,
+    Bug,
     PermissionDenied,
     RateLimited,
     StoreError,
@@ -33,6 +34,10 @@ log = logging.getLogger(__name__)
 
 FINAL_SECONDS = 60.0
 """How long a final is retried in the lane (design.md 5)."""
+
+MOST_REFUSALS = 3
+"""Updates of one card that may be refused for what they say before no more are tried: the
+next text may pass (needs.md 11). Other refusals are for good."""
 
 WHOLE_SECONDS = 3600.0
 """Bounds every wait of a reply that nobody has begun to close."""
@@ -195,8 +200,12 @@ class Reply:
             self._tried(part, idle)
             self._grown.set()
         except BorderError as error:
-            log.warning("updates given up, the final will tell: %s", error)
-            part.broken = True
+            part.refusals += 1
+            part.broken = not isinstance(error, Bug) or part.refusals >= MOST_REFUSALS
+            what = "given up, the final will tell" if part.broken else "put off"
+            log.warning("updates %s: %s", what, error)
+            self._tried(part, idle)
+            self._grown.set()
         else:
             self._tried(part, idle)
             part.shown = snapshot

@@ -11,7 +11,7 @@ import pytest
 
 from adapters.playground.clock import VirtualClock
 from bot.contract import Charge, Delivery, Handle, Limits, Pace, Snapshot, Step, Window
-from bot.errors import RateLimited, Transient
+from bot.errors import Bug, PermissionDenied, RateLimited, Transient
 from bot.pace import Pacer, Priority
 from bot.reply import Reply
 
@@ -101,6 +101,25 @@ async def test_every_text_grows_from_the_one_before_and_none_is_sent_twice() -> 
     await clock.advance(5.0)
     assert (await closing) == Delivery("delivered", "m")
     assert not card.crowded, "one call in flight"
+
+
+@pytest.mark.parametrize(
+    ("refusals", "grows"),
+    [([Bug("x")] * 2, True), ([Bug("x")] * 3, False), ([PermissionDenied("x")], False)],
+)
+async def test_a_refused_update_does_not_stop_the_next(
+    refusals: list[Exception], grows: bool
+) -> None:
+    clock = VirtualClock(settle=0.0)
+    card = Card(clock)
+    reply = reply_on(card)
+    reply.start()
+    await clock.advance(1.0)
+    card.failures = list(refusals)
+    await speak(reply, clock, 100, 0.1)
+    assert card.failures == [] and bool(card.shown) == grows
+    await reply.close(Snapshot(state="answered"))
+    assert card.finished[-1].text == "".join(f"{n} " for n in range(100))
 
 
 async def test_a_failed_update_loses_nothing_and_the_next_holds_it_all() -> None:
