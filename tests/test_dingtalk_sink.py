@@ -260,6 +260,18 @@ async def test_a_lost_answer_to_the_create(desk: Desk) -> None:
     assert len(desk.shown()) == 1 and desk.sim.open_cards() == []
 
 
+async def test_a_card_that_stands_already_gets_the_state_it_never_had(desk: Desk) -> None:
+    """The create whose answer was lost showed the running state; the final finds it so."""
+    sink = desk.sink(await desk.asked())
+    break_route(desk, wire.CARD_CREATE_DELIVER, kind="lose")
+    with pytest.raises(Uncertain):
+        await sink.open(THINKING)
+    await desk.spaced(sink.finish(WHOLE))
+    [bubble] = desk.sim.bot_bubbles(desk.group)
+    assert [button.id for button in bubble.buttons()] == ["retry"]
+    assert [b.text for b in bubble.blocks if b.kind == "small"] == ["a note", "small"]
+
+
 async def test_a_card_that_may_stand_is_the_one_that_is_finished(desk: Desk) -> None:
     sink = desk.sink(await desk.asked())
     break_route(desk, wire.CARD_CREATE_DELIVER, kind="lose")

@@ -145,7 +145,7 @@ class CardRung:
         doubtful = bool(self._journal.handle.card_id)
         extra = self._journal.note(still=self._still or None)
         await self._journal.intend(rung=self.name, card_id=self._track, extra=extra)
-        carrier = ""
+        carrier, params = "", variables(snapshot, self._template)
         try:
             carrier = await self._api.create_card(
                 new_card(
@@ -158,7 +158,8 @@ class CardRung:
                     self._journal.forget(card_id="")
                 raise
             log.info("card %s stands already", self._track)
-        self._params = variables(snapshot, self._template)
+            params = {}  # it shows what an earlier create said
+        self._params = params
         extra = self._journal.note(opened=True)
         await self._journal.put(message_id=carrier, extra=extra)
 
