@@ -350,6 +350,95 @@ async def test_a_state_that_stays_behind_costs_no_second_message(desk: Desk) -> 
     assert desk.shown() == ["the whole"] and desk.sim.open_cards() == []
 
 
+SEALED = replace(WHOLE, text="first half", note="", footer="", state="continued")
+
+
+@pytest.mark.parametrize("after", ["refuse", "swallow"])
+@pytest.mark.parametrize("template", ["state", "content alone"])
+async def test_a_sealed_part_that_is_worded_anew_shows_the_new_words(
+    desk: Desk, after: Any, template: str
+) -> None:
+    """Nobody knows whether a card that had its last frame refuses the next or swallows it
+    (reference/dingtalk.md 6.4), so it gets none, and nothing while the new text grows."""
+    desk.sim.policy.after_finalize = after
+    if template != "state":
+        desk.use(card_template_id=desk.sim.plain_template_id, card_state_key="")
+    address = await desk.asked()
+    killed = desk.sink(address)
+    await killed.open(THINKING)
+    await desk.spaced(killed.finish(SEALED))
+    for attempt, words in enumerate(("other words", "first half"), start=2):
+        later = desk.sink(address, desk.journal[-1], attempt)
+        await later.open(THINKING)
+        made = len(desk.routes())
+        await desk.spaced(later.show(replace(HALF, text=words[:5])))
+        assert later.charges("show") == () and len(desk.routes()) == made
+        done = await desk.spaced(later.finish(replace(SEALED, text=words)))
+        assert done.state == "delivered" and desk.shown() == [words]
+    assert desk.sim.open_cards() == [] and desk.sim.violations == []
+
+
+@pytest.mark.parametrize("after", ["refuse", "swallow"])
+async def test_a_part_is_ended_though_its_last_frame_was_lost_with_the_process(
+    desk: Desk, after: Any
+) -> None:
+    """The journal is written before the frame: with the same words the frame is repeated."""
+    desk.sim.policy.after_finalize = after
+    address = await desk.asked()
+    killed = desk.sink(address)
+    await killed.open(THINKING)
+    break_route(desk, wire.CARD_STREAM, 2, kind="drop")
+    with pytest.raises((Uncertain, Transient)):
+        await desk.spaced(killed.finish(SEALED))
+    assert len(desk.sim.open_cards()) == 1
+    later = desk.sink(address, desk.journal[-1], attempt=2)
+    await later.open(THINKING)
+    await desk.spaced(later.finish(SEALED))
+    assert desk.shown() == ["first half"] and desk.sim.open_cards() == []
+    await desk.spaced(desk.sink(address, desk.journal[-1], attempt=3).finish(SEALED))
+    assert desk.sim.violations == []
+
+
+async def test_a_sealed_part_whose_words_are_refused_is_ended_by_a_frame(desk: Desk) -> None:
+    desk.sim.policy.unsafe_words.add("first half")
+    sink = desk.sink(await desk.asked())
+    await sink.open(THINKING)
+    await desk.spaced(sink.finish(SEALED))
+    assert desk.sim.calls_of(wire.CARD_STREAM)[-1].body["isError"]
+    assert "turn1-0"[:8] in desk.shown()[0] and desk.sim.open_cards() == []
+
+
+async def test_an_ordinary_answer_costs_the_journal_nothing_more(desk: Desk) -> None:
+    sink = desk.sink(await desk.asked())
+    await sink.open(THINKING)
+    written = len(desk.journal)
+    await desk.spaced(sink.finish(WHOLE))
+    assert len(desk.journal) == written
+
+
+@pytest.mark.parametrize("after", ["refuse", "swallow"])
+async def test_a_text_that_stands_is_delivered_though_its_state_never_moves(
+    desk: Desk, after: Any
+) -> None:
+    """The last frame was confirmed. Its state met trouble that might pass, and in the next
+    try a refusal for good: that costs the buttons, not the delivery, and no second message."""
+    desk.sim.policy.after_finalize = after
+    address = await desk.asked()
+    sink = desk.sink(address)
+    await sink.open(THINKING)
+    busy = {"code": "system.busy", "message": "busy"}
+    break_route(desk, wire.CARD_UPDATE, kind="status", status=500, body=busy)
+    with pytest.raises(Transient):
+        await desk.spaced(sink.finish(WHOLE))
+    gone = {"code": "unauthorized", "message": "no"}
+    break_route(desk, wire.CARD_UPDATE, kind="status", status=403, body=gone)
+    later = desk.sink(address, desk.journal[-1], attempt=2)
+    made = len(desk.sim.calls_of(wire.CARD_STREAM))
+    assert (await desk.spaced(later.finish(WHOLE))).state == "delivered"
+    assert len(desk.sim.calls_of(wire.CARD_STREAM)) == made
+    assert desk.shown() == ["the whole"] and desk.sim.violations == []
+
+
 async def test_without_a_journal_no_message(desk: Desk) -> None:
     full = True
 
@@ -468,6 +557,28 @@ async def test_a_month_used_up_in_the_middle_of_an_answer(desk: Desk) -> None:
     desk.sim.quota.api_limit = desk.sim.quota.api
     assert (await desk.spaced(sink.finish(WHOLE))).state == "delivered"
     assert "the whole" in desk.shown()[-1] and desk.journal[-1].extra["left"] == "turn1-0"
+
+
+@pytest.mark.parametrize("after", ["refuse", "swallow"])
+async def test_a_card_given_up_gets_no_frame_after_its_end(desk: Desk, after: Any) -> None:
+    """It takes no frames, and the answer to the update that ended it was lost."""
+    desk.sim.policy.after_finalize = after
+    address = await desk.asked()
+    sink = desk.sink(address)
+    await sink.open(THINKING)
+    denied = {"code": "chatbotId.notAllow.sendOTO", "message": "no"}
+    break_route(desk, wire.CARD_STREAM, 2, kind="status", status=403, body=denied)
+    break_route(desk, wire.CARD_UPDATE, 2, kind="lose")  # aiohttp repeats a PUT once
+    with pytest.raises(Transient, match="given up is open"):
+        await desk.spaced(sink.finish(WHOLE))
+    assert desk.sim.open_cards() == []
+    later = desk.sink(address, desk.journal[-1], attempt=2)
+    frames = len(desk.sim.calls_of(wire.CARD_STREAM))
+    assert (await desk.spaced(later.finish(WHOLE))).state == "delivered"
+    assert len(desk.sim.calls_of(wire.CARD_STREAM)) == frames and desk.sim.violations == []
+    card, answer = desk.sim.bot_bubbles(desk.group)
+    assert "the whole" in answer.text and card.buttons() == []
+    assert "left_open" not in desk.journal[-1].extra
 
 
 async def test_a_card_that_could_not_be_delivered(desk: Desk) -> None:

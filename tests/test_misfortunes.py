@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from adapters.dingtalk.rungs import CARD_BYTES, MESSAGE_BYTES
+from adapters.dingtalk.rungs import CARD_BYTES
+from adapters.dingtalk.whole import MESSAGE_BYTES
 from adapters.feishu.card import TEXT_BYTES
 from adapters.feishu.whole import PATCH_BYTES, POST_BYTES
 from adapters.playground.deepseek import Trouble

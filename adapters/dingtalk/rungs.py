@@ -1,19 +1,16 @@
-"""The rungs of the ladder: an AI card that grows, and messages that are finished when they
-are sent (design.md 6; reference/dingtalk.md 5, 6)."""
+"""The first rung: an AI card that grows (design.md 6; reference/dingtalk.md 6)."""
 
 from __future__ import annotations
 
 import logging
 import uuid
-from typing import Protocol
+from hashlib import sha256
 
 from adapters.dingtalk.api import DingTalkApi
 from adapters.dingtalk.card import (
     card_text,
     final_card_text,
-    message_text,
     new_card,
-    title,
     variables,
 )
 from adapters.dingtalk.codes import CARD_EXISTS, NO_STREAM, UNKNOWN
@@ -21,7 +18,6 @@ from adapters.dingtalk.place import Journal, Place
 from adapters.dingtalk.settings import Template
 from bot.contract import Charge, Delivery, Limits, Pace, Snapshot, Step, Window
 from bot.errors import BorderError, RateLimited, TooBig, Transient, Uncertain
-from bot.texts import both
 
 log = logging.getLogger(__name__)
 
@@ -34,11 +30,6 @@ FRAME_BYTES = 8900
 
 CARD_TABLES = 20
 
-MESSAGE_BYTES = CARD_BYTES
-"""Bytes of one message: long ones render badly (reference/dingtalk.md 5.2). As many as of a
-card, so that a text is cut at the same places on every rung: a part that was sent cannot
-change any more, and the next one goes on where it ended, after a restart too."""
-
 FACTOR, MOST = 1.6, 20.0
 """How the gaps between two frames grow, in seconds: each frame is a call of the month's
 (reference/dingtalk.md 5.7)."""
@@ -48,23 +39,8 @@ CARD_WINDOWS = (Window(1, 0.5),)
 
 RETRYABLE = (RateLimited, Transient, Uncertain)
 
-
-class Rung(Protocol):
-    """One way of showing a part; the methods are those of bot.contract.ReplySink."""
-
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def limits(self) -> Limits: ...
-
-    def charges(self, step: Step) -> tuple[Charge, ...]: ...
-
-    async def open(self, snapshot: Snapshot) -> None: ...
-
-    async def show(self, snapshot: Snapshot) -> None: ...
-
-    async def finish(self, snapshot: Snapshot) -> Delivery: ...
+REWRITTEN = "rewritten"
+"""Stands for the digest of a last frame whose words an update has replaced since."""
 
 
 class CardRung:
@@ -72,7 +48,12 @@ class CardRung:
     it again is recognised; each frame's guid follows from what the frame says, so that a
     repeated frame is recognised too. `failable`: the template has the failure state.
     `saving`: nothing is shown between the first call and the last, which is one. What a
-    card was created for stays with it, whoever ends it."""
+    card was created for stays with it, whoever ends it.
+
+    A card that had its last frame takes no other (6.4), so the journal says `ended`, with a
+    digest of that frame's words, before a part is ended whose reply goes on: whoever writes
+    the answer anew changes such a part by an update. `taken` says that the platform
+    confirmed that frame, and only the variables may lag behind."""
 
     name = "card"
 
@@ -103,6 +84,7 @@ class CardRung:
         self._params: dict[str, str] = {}
         self._flowing = False
         self._ended = ""
+        self._given = str(handle.extra.get("ended", ""))
         self._taken = False
 
     @property
@@ -130,9 +112,11 @@ class CardRung:
         )
         flow = (update,) if self._template.flow and not self._flowing else ()
         if step == "show":
-            return (*flow, *frame)
+            return () if self._over else (*flow, *frame)
         closing = (update,) if self._template.flow or self._template.state_key else ()
-        return closing if self._ended else (*create, *flow, *closing, *frame)
+        if self._ended:
+            return closing
+        return (*create, *flow, *(closing or (update,) * bool(self._given)), *frame)
 
     # ------------------------------------------------------------ steps
 
@@ -164,7 +148,10 @@ class CardRung:
         await self._journal.put(message_id=carrier, extra=extra)
 
     async def show(self, snapshot: Snapshot) -> None:
-        """One frame, or one update when only other variables changed."""
+        """One frame, or one update when only other variables changed. A card that has had
+        its last frame keeps what it says until the end."""
+        if self._over:
+            return
         text = card_text(snapshot, self._template)
         if text and text != self._shown:
             await self._flow()
@@ -182,9 +169,10 @@ class CardRung:
         await self.open(snapshot)
         if self._ends_at_once:
             return await self._end_at_once(snapshot, text)
+        if self._given not in ("", _digest(text)):
+            return await self._rewrite(snapshot, text)
         if self._ended != text:
-            self._taken = await self._last_frame(text, failed=snapshot.state == "failed")
-            self._ended = text
+            await self._end(snapshot, text)
         await self._close(self._closing(snapshot, text))
         return self._proof
 
@@ -202,8 +190,46 @@ class CardRung:
         return unseen and self._template.flow
 
     async def _end_at_once(self, snapshot: Snapshot, text: str) -> Delivery:
+        await self._update(self._whole(snapshot, text))
+        return self._proof
+
+    def _whole(self, snapshot: Snapshot, text: str) -> dict[str, str]:
+        """The variables that end a card without a frame."""
         status = "5" if snapshot.state == "failed" else "3"
-        await self._update({"flowStatus": status, self._template.content_key: text})
+        return {"flowStatus": status, self._template.content_key: text}
+
+    # ------------------------------------------------------------ the last frame
+
+    @property
+    def _over(self) -> bool:
+        """The card may have had its last frame, in this run or an earlier one."""
+        return "ended" in self._journal.handle.extra
+
+    async def _end(self, snapshot: Snapshot, text: str) -> None:
+        """The last frame. One of unknown fate, or of an earlier run, is repeated under its
+        guid; one that is refused ends nothing."""
+        if self._journal.handle.extra.get("taken"):
+            self._taken, self._ended = True, text
+            return
+        before, self._given = self._given, _digest(text)
+        if snapshot.state == "continued" and not self._over:
+            await self._journal.put(extra=self._journal.note(ended=self._given))
+        try:
+            self._taken = await self._last_frame(text, failed=snapshot.state == "failed")
+        except Uncertain:
+            raise
+        except BorderError:
+            self._given = before
+            self._journal.forget(extra=self._journal.note(ended=before or None))
+            raise
+        self._ended = text
+
+    async def _rewrite(self, snapshot: Snapshot, text: str) -> Delivery:
+        """Other words in a card that has had its last frame."""
+        if self._given != REWRITTEN:
+            self._given, self._ended, self._taken = REWRITTEN, "", False
+            await self._journal.put(extra=self._journal.note(ended=REWRITTEN, taken=None))
+        await self._update(variables(snapshot, self._template) | self._whole(snapshot, text))
         return self._proof
 
     # ------------------------------------------------------------ calls
@@ -253,16 +279,18 @@ class CardRung:
     def _closing(self, snapshot: Snapshot, text: str) -> dict[str, str]:
         params = variables(snapshot, self._template)
         if self._template.flow or not self._taken:
-            params["flowStatus"] = "5" if snapshot.state == "failed" else "3"
-            params[self._template.content_key] = text
+            params |= self._whole(snapshot, text)
         return params
 
     async def _close(self, params: dict[str, str]) -> None:
         """Once the last frame was taken the text stands: a refusal for good costs the
-        buttons, not the delivery."""
+        buttons, not the delivery, in whichever run it comes."""
         try:
             await self._update(params)
         except RETRYABLE:
+            if self._taken and not self._journal.handle.extra.get("taken"):
+                extra = self._journal.note(ended=self._given, taken=True)
+                await self._journal.put(extra=extra)
             raise
         except BorderError as error:
             if not self._taken:
@@ -270,67 +298,5 @@ class CardRung:
             log.warning("the card's state stays behind: %s", error)
 
 
-async def end_card(api: DingTalkApi, template: Template, track: str) -> None:
-    """Close a card that was given up: it says that the answer follows. Where it takes no
-    frames, an update ends it. Raises BorderError."""
-    words = both("card.continues")
-    params = variables(Snapshot(state="continued"), template)
-    guid = uuid.uuid5(uuid.NAMESPACE_OID, f"{track}|left").hex
-    try:
-        await api.stream_card(track, template.content_key, words, guid, final=True, failed=False)
-    except RETRYABLE:
-        raise
-    except BorderError as error:
-        log.info("a card that was given up takes no frame: %s", error)
-        params |= {template.content_key: words, "flowStatus": "3"}
-    if params:
-        await api.update_card(track, params)
-
-
-class MessageRung:
-    """A finished Markdown message without an idempotency key: sent again only when it
-    certainly never left (law 6). By session webhook, or by OpenAPI."""
-
-    def __init__(self, name: str, place: Place, journal: Journal) -> None:
-        self.name, self._place, self._journal = name, place, journal
-        self.limits = Limits(Pace(1.0), MESSAGE_BYTES, tables=0, streams=False, whole_markdown=True)
-
-    def charges(self, step: Step) -> tuple[Charge, ...]:
-        if step != "finish" or self._over is not None:
-            return ()
-        by_hook = self.name == "webhook"
-        return (self._place.webhook_charge() if by_hook else self._place.message_charge(),)
-
-    async def open(self, snapshot: Snapshot) -> None:
-        """Nothing is shown before the end."""
-
-    async def show(self, snapshot: Snapshot) -> None:
-        """Nothing is shown before the end."""
-
-    @property
-    def _over(self) -> Delivery | None:
-        """What an earlier send proved, or left open."""
-        extra = self._journal.handle.extra
-        if "sent" in extra:
-            return Delivery("delivered", str(extra["sent"]))
-        return Delivery("unconfirmed") if "sending" in extra else None
-
-    async def finish(self, snapshot: Snapshot) -> Delivery:
-        if self._over is not None:
-            return self._over
-        await self._journal.intend(rung=self.name, extra=self._journal.note(sending=True))
-        try:
-            proof = await self._post(title(snapshot), message_text(snapshot))
-        except Uncertain as error:
-            log.warning("a message may or may not have arrived: %s", error)
-            return Delivery("unconfirmed")
-        except BorderError:
-            await self._journal.put(extra=self._journal.note(sending=None))
-            raise
-        await self._journal.put(extra=self._journal.note(sending=None, sent=proof))
-        return Delivery("delivered", proof)
-
-    async def _post(self, title: str, text: str) -> str:
-        if self.name == "webhook":
-            return await self._place.post_webhook(title, text)
-        return await self._place.post_message(title, text)
+def _digest(text: str) -> str:
+    return sha256(text.encode("utf-8", "replace")).hexdigest()[:16]

@@ -8,9 +8,11 @@ from dataclasses import dataclass, field, replace
 
 from adapters.dingtalk.api import DingTalkApi
 from adapters.dingtalk.codes import BROKEN_TEMPLATE, MINUTE
+from adapters.dingtalk.left import NO_FRAMES, OPEN, end_card
 from adapters.dingtalk.place import Journal, Place
-from adapters.dingtalk.rungs import CardRung, MessageRung, Rung, end_card
+from adapters.dingtalk.rungs import CardRung
 from adapters.dingtalk.settings import DingTalkSettings
+from adapters.dingtalk.whole import MessageRung
 from adapters.skipping import Skipping
 from bot.contract import (
     CallKind,
@@ -53,6 +55,8 @@ LEFT_TRIES = 4
 
 REFUSED = (PermissionDenied, QuotaExhausted, Gone, Bug, AuthError)
 """What makes a sink step down."""
+
+Rung = CardRung | MessageRung
 
 
 @dataclass(slots=True)
@@ -148,9 +152,14 @@ class DingTalkSink:
     def charges(self, step: Step) -> tuple[Charge, ...]:
         if step == "finish" and self._unopened:
             return self._plain().charges(step)
-        open_still = step == "finish" and self.handle.extra.get("left_open")
-        ending = (self._api.charge("stream"), self._api.charge("update")) if open_still else ()
+        ending = self._ending() if step == "finish" else ()
         return (*self._rung.charges(step), *ending)
+
+    def _ending(self) -> tuple[Charge, ...]:
+        """What closing a card that was given up costs."""
+        begun = self.handle.extra.get("left_open")
+        frame = (self._api.charge("stream"),) if begun is OPEN else ()
+        return (*frame, self._api.charge("update")) if begun else ()
 
     @property
     def _unopened(self) -> bool:
@@ -231,8 +240,16 @@ class DingTalkSink:
         log.warning("rung %s given up: %s", name, error)
         self._rung = self._make(self._first(below))
         left = self.handle.card_id or self.handle.extra.get("left")
-        extra = self._journal.note(left=left, left_open=bool(left) or None, opened=None)
+        extra = self._journal.note(
+            left=left, left_open=self._left_open(), opened=None, ended=None, taken=None
+        )
         await self._journal.put(rung=self._rung.name, card_id="", message_id="", extra=extra)
+
+    def _left_open(self) -> object:
+        """How far the closing of what is left behind has come; None when nothing is."""
+        if not self.handle.card_id:
+            return self.handle.extra.get("left_open")
+        return NO_FRAMES if "ended" in self.handle.extra else OPEN
 
     async def _close_left(self) -> None:
         """The answer stands below a card that was given up: end that one too, or it waits
@@ -241,7 +258,7 @@ class DingTalkSink:
             return
         self._left_tries += 1
         try:
-            await end_card(self._api, self._settings.template, self.handle.key)
+            await end_card(self._api, self._settings.template, self._journal)
         except BorderError as error:
             lasting = isinstance(error, AuthError | PermissionDenied | QuotaExhausted)
             if not lasting and self._left_tries < LEFT_TRIES:
