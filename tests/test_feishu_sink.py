@@ -18,12 +18,14 @@ from hypothesis import strategies as st
 from adapters.feishu.card import ANSWER, draw, face, fitting, post, text
 from adapters.feishu.chat import FeishuPlatform
 from adapters.feishu.foreign_text import literal, plain, safe
+from adapters.feishu.left import TRIES
 from adapters.feishu.settings import FeishuSettings
 from adapters.feishu.speed import typewriter
 from adapters.http import Http
 from adapters.playground.clock import VirtualClock
 from bot.contract import Button, Delivery, Handle, ReplySink, Snapshot
 from bot.errors import Gone, RateLimited, StoreError, TooBig, Transient, Uncertain
+from bot.texts import both
 
 ADDRESS = {
     "chat_id": "oc_1",
@@ -48,6 +50,7 @@ class Feishu:
         self.uuids: dict[str, str] = {}
         self.faults: dict[str, list[Any]] = defaultdict(list)
         self.scopes_missing: set[str] = set()
+        self.deleted: list[str] = []
 
     @property
     def names(self) -> list[str]:
@@ -63,7 +66,7 @@ class Feishu:
             return web.json_response({"code": 0, "tenant_access_token": "t-1", "expire": 7200})
         if request.method == "GET":  # no history may be read here
             return self._refuse(99991672, "im:message:readonly")
-        body = await request.json()
+        body = await request.json() if request.can_read_body else {}
         name, method = self._route(request.method, path.split("/"))
         self.calls.append((name, body))
         fault = self.faults[name].pop(0) if self.faults[name] else None
@@ -92,6 +95,8 @@ class Feishu:
             return {"content": ("content", self._content), "settings": ("settings", self._set)}.get(
                 path[-1], ("update", self._update)
             )
+        if method == "DELETE":
+            return "delete", self._delete
         if method == "PATCH":
             return "patch", self._patch
         return ("reply", self._post) if path[-1] == "reply" else ("send", self._post)
@@ -114,6 +119,12 @@ class Feishu:
 
     def _patch(self, path: list[str], body: Any) -> tuple[int, Any]:
         self.messages[path[3]]["content"] = json.loads(body["content"])
+        return 0, {}
+
+    def _delete(self, path: list[str], body: Any) -> tuple[int, Any]:
+        if path[3] in self.deleted:
+            return 230110, {}
+        self.deleted.append(path[3])
         return 0, {}
 
     def _convert(self, path: list[str], body: Any) -> tuple[int, Any]:
@@ -529,6 +540,132 @@ async def test_an_answer_is_never_lost_with_its_card(desk: Desk, feishu: Feishu)
     feishu.faults["update"] = [200740]
     assert (await sink.finish(final("Hello"))).proof == "om_1"
     assert elements(feishu.messages["om_1"]["content"])[ANSWER]["content"] == "Hello"
+
+
+# ---------------------------------------------------------------- what was given up
+
+
+async def given_up(desk: Desk, feishu: Feishu, **faults: list[Any]) -> ReplySink:
+    """A card with half a text whose last update meets a refusal for good."""
+    sink = desk.sink()
+    await sink.open(running())
+    await sink.show(running("Half"))
+    feishu.faults.update({"update": [200740], **faults})
+    return sink
+
+
+async def test_a_card_given_up_goes_when_the_answer_stands(desk: Desk, feishu: Feishu) -> None:
+    sink = await given_up(desk, feishu)
+    assert (await sink.finish(final("Whole"))).proof == "om_1"
+    assert feishu.names[-3:] == ["update", "reply", "delete"] and feishu.deleted == ["om_0"]
+    extra = desk.saved[-1].extra
+    assert "left" not in extra and "left_open" not in extra
+    await sink.finish(final("Whole"))
+    assert feishu.names.count("delete") == 1
+
+
+@pytest.mark.parametrize("code", [230026, 230027, 99991672])
+async def test_a_card_that_cannot_be_deleted_says_that_the_answer_follows(
+    desk: Desk, feishu: Feishu, code: int
+) -> None:
+    sink = await given_up(desk, feishu, delete=[code])
+    assert (await sink.finish(final("Whole"))).state == "delivered"
+    card = feishu.cards["7000"]
+    assert list(elements(card["card"])) == ["note_md"] and not card["streaming"]
+    assert both("card.continues") in elements(card["card"])["note_md"]["content"]
+    assert desk.saved[-1].extra == {"left": ["om_0"]}
+
+
+async def test_a_card_that_takes_no_words_comes_to_rest_at_least(
+    desk: Desk, feishu: Feishu
+) -> None:
+    sink = await given_up(desk, feishu, update=[200740] * 2, delete=[230026])
+    assert (await sink.finish(final("Whole"))).state == "delivered"
+    assert not feishu.cards["7000"]["streaming"]
+    assert feishu.names[-3:] == ["delete", "update", "settings"]
+
+
+async def test_a_card_left_by_a_killed_process_is_taken_away_by_the_next(
+    desk: Desk, feishu: Feishu
+) -> None:
+    sink = await given_up(desk, feishu, reply=[230020])
+    with pytest.raises(RateLimited):
+        await sink.finish(final("Whole"))
+    assert feishu.deleted == [] and feishu.cards["7000"]["streaming"]
+    later = desk.sink(desk.saved[-1], attempt=2)
+    assert [charge.bucket for charge in later.charges("finish")][-1].endswith("/delete")
+    assert (await later.finish(final("Whole"))).proof == "om_1"
+    assert feishu.deleted == ["om_0"]
+
+
+@pytest.mark.parametrize("fault", ["lost", 99991400])
+async def test_taking_a_card_away_is_tried_again(desk: Desk, feishu: Feishu, fault: Any) -> None:
+    sink = await given_up(desk, feishu, delete=[fault])
+    if fault != "lost":  # aiohttp repeats what it may repeat
+        with pytest.raises(Transient, match="given up is open"):
+            await sink.finish(final("Whole"))
+    assert (await sink.finish(final("Whole"))).state == "delivered"
+    assert feishu.deleted == ["om_0"] and len(feishu.messages) == 2
+
+
+async def test_a_card_that_never_goes_costs_not_the_delivery(desk: Desk, feishu: Feishu) -> None:
+    sink = await given_up(desk, feishu, delete=[99991400] * 9)
+    for _ in range(TRIES - 1):
+        with pytest.raises(Transient):
+            await sink.finish(final("Whole"))
+    assert (await sink.finish(final("Whole"))).state == "delivered"
+    assert feishu.names.count("delete") == TRIES and len(feishu.messages) == 2
+
+
+async def test_a_card_whose_send_nobody_knows_of_says_that_the_answer_follows(
+    desk: Desk, feishu: Feishu
+) -> None:
+    feishu.faults["reply"] = ["lost"]
+    sink = desk.sink()
+    with pytest.raises(Uncertain):
+        await sink.open(running())
+    feishu.faults["reply"] = [230054]
+    await sink.open(running())
+    assert (await sink.finish(final("Whole"))).state == "delivered"
+    assert list(elements(feishu.cards["7000"]["card"])) == ["note_md"]
+    assert feishu.deleted == []
+
+
+async def test_a_card_that_nobody_saw_costs_no_call(desk: Desk, feishu: Feishu) -> None:
+    feishu.faults["reply"] = [230054]
+    sink = desk.sink()
+    await sink.open(running())
+    await sink.finish(final("Whole"))
+    assert feishu.names == ["create", "reply", "reply", "patch"]
+
+
+async def test_a_replaced_card_that_is_given_up_goes_too(desk: Desk, feishu: Feishu) -> None:
+    for delete, shown in (([], None), ([230026], ["note_md"])):
+        feishu.faults.clear()
+        sink = desk.sink(Handle(f"t{len(delete)}-p0", rung="patch"))
+        await sink.open(running())
+        message = sink.handle.message_id
+        feishu.faults.update(patch=[230031], delete=list(delete))
+        assert (await sink.finish(final("Whole"))).state == "delivered"
+        if shown is None:
+            assert feishu.deleted == [message]
+        else:
+            assert list(elements(feishu.messages[message]["content"])) == shown
+
+
+async def test_half_a_text_stays_when_nobody_knows_of_the_answer(
+    desk: Desk, feishu: Feishu
+) -> None:
+    sink = await given_up(desk, feishu, reply=["lost"])
+    with pytest.raises(Uncertain):
+        await sink.finish(final("Whole"))
+    await desk.clock.advance(3600)
+    with pytest.raises(Uncertain):  # its key is forgotten, the history cannot be read
+        await sink.finish(final("Whole"))
+    assert (await sink.finish(final("Whole"))).state == "unconfirmed"
+    card = feishu.cards["7000"]
+    assert elements(card["card"])[ANSWER]["content"] == "Half" and not card["streaming"]
+    assert feishu.deleted == []
 
 
 async def test_a_reply_never_opened_is_one_message(desk: Desk, feishu: Feishu) -> None:

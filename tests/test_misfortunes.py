@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -106,6 +107,49 @@ async def test_a_feishu_card_that_takes_no_text_is_not_left_open(house: Any, num
     house.feishu.faults.order(feishu.CARD_CONTENT, code(number), times=2)
     await chat.say("问")
     await chat.rest("好的回答" if number == 200860 else "审核")
+
+
+REFUSE_CARDS = (feishu.CARD_UPDATE, feishu.CARD_CONTENT)
+
+
+@pytest.mark.parametrize("number", [200860, 200999])
+async def test_beside_an_answer_stands_no_card_that_was_given_up(house: Any, number: int) -> None:
+    """Neither half a text nor a Stop button: only the answer is seen."""
+    house.deepseek.script("问", ["好的", "回答", "完了"], first=0.3, pace=0.4)
+    await house.start()
+    room = house.room("feishu")
+    message = await room.say("问")
+    await room.growing("好的")
+    house.feishu.faults.order_any(REFUSE_CARDS, code(number), times=99)
+    turn = await house.ended("feishu", message)
+    [answer] = room.answers()
+    assert answer.text == "好的回答完了" and turn.ending.delivery == "delivered"
+    assert [button.text for button in answer.buttons()] == ["重新生成"]
+    assert house.feishu.open_cards() == [] and house.complaints(paced=False) == []
+
+
+async def test_a_card_given_up_by_a_killed_process_does_not_stand_either(house: Any) -> None:
+    """Killed between the step down and the answer."""
+    house.deepseek.script("问", ["好的", "回答", "完了"], first=0.3, pace=0.4)
+    await house.start()
+    room = house.room("feishu")
+    message = await room.say("问")
+    await room.growing("好的")
+    house.feishu.faults.order_any(REFUSE_CARDS, code(200999), times=99)
+    house.feishu.faults.order(feishu.REPLY, Fault("drop"), times=99)
+
+    turn = await house.turn("feishu", message)
+    while not turn.handles or turn.handles[0].rung != "patch":
+        await asyncio.sleep(0.01)
+        turn = await house.turn("feishu", message)
+    await house.crash()
+    assert len(house.feishu.open_cards()) == 1
+    house.feishu.faults.clear()
+    await house.start()
+    turn = await house.ended("feishu", message)
+    [answer] = room.answers()
+    assert answer.text == "好的回答完了" and turn.ending.delivery == "delivered"
+    assert house.feishu.open_cards() == []
 
 
 async def test_a_dingtalk_text_refused_twice_ends_with_a_sentence(house: Any) -> None:

@@ -77,7 +77,7 @@ class FeishuApi:
         return f"feishu/{self._settings.app_id}/{api}"
 
     def charge(self, api: str) -> Charge:
-        """One call of `api`: send, reply, patch, create, content, settings or update."""
+        """One call of `api`: send, reply, patch, delete, create, content, settings, update."""
         return Charge(self.bucket(api), API_WINDOWS)
 
     # ------------------------------------------------------------ token

@@ -11,7 +11,7 @@ from adapters.feishu.codes import CARD_NOT_YET, SEQUENCE, STREAM_CLOSED
 from adapters.feishu.place import Journal, Place
 from adapters.feishu.speed import Gauge, Tempo, Typewriter, typewriter
 from bot.contract import Charge, Clock, Delivery, Limits, Pace, Snapshot, Step, Window
-from bot.errors import BorderError, Bug, Gone, Transient
+from bot.errors import BorderError, Bug, Gone, RateLimited, Transient, Uncertain
 
 log = logging.getLogger(__name__)
 
@@ -261,20 +261,24 @@ class CardKit:
         except Bug as error:
             log.warning("streaming mode closes by itself: %s", error)
 
-    async def leave(self) -> bool:
-        """Stop the animation of a card that is given up; whether it stands still now."""
-        self._given_up = self._card
-        if not self._card:
-            return True
+    async def step_aside(self, card_id: str, last: Snapshot | None) -> None:
+        """Bring a card that was given up to rest: it shows `last`, if that is given and not
+        refused, and its animation ends. Raises BorderError."""
+        self._given_up, told = card_id, False
+        if last is not None:
+            try:
+                await self._update(fitting(last)[1])
+                told = True
+            except (RateLimited, Transient, Uncertain):
+                raise
+            except BorderError as error:
+                log.info("a card that was given up takes no words: %s", error)
         try:
-            await self.stop_typing()
-        except BorderError:
-            return False
-        return True
-
-    async def stop_typing(self) -> None:
-        """End the streaming mode. Raises BorderError."""
-        await self._settings({"streaming_mode": False})
+            await self._settings({"streaming_mode": False})
+        except Bug as error:
+            if not told:
+                raise
+            log.warning("streaming mode closes by itself: %s", error)
 
     async def _confirm(self, write: Awaitable[None]) -> None:
         """A last write; one that the card says it has had counts (design.md 5)."""

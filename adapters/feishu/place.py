@@ -44,6 +44,10 @@ class Journal:
         except StoreError as error:
             log.warning("reply journal not written: %s", error)
 
+    def forget(self, **changes: Any) -> None:
+        """Change the handle; the next commit tells the disk."""
+        self.handle = replace(self.handle, **changes)
+
     def note(self, **extra: object) -> dict[str, object]:
         """The handle's `extra` with changes; None removes a key."""
         merged = {**self.handle.extra, **extra}
@@ -148,9 +152,7 @@ class Place:
             raise Uncertain("nobody can tell whether a message arrived")
         log.info("a send of unknown fate %s", "had arrived" if found else "never arrived")
         if not found:
-            self._journal.handle = replace(
-                self._journal.handle, extra=self._journal.note(sending_at=None)
-            )
+            self._journal.forget(extra=self._journal.note(sending_at=None))
         return found
 
     async def _deliver(self, msg_type: str, content: Json, uuid: str, anywhere: bool) -> Sent:
@@ -166,7 +168,7 @@ class Place:
                 raise
             if self._thread or not anywhere:
                 raise Gone(error.cause, code=error.code) from error
-        self._journal.handle = replace(self._journal.handle, extra=self._journal.note(to_chat=True))
+        self._journal.forget(extra=self._journal.note(to_chat=True))
         return await self._to_chat(msg_type, content, uuid)
 
     async def _reply(self, msg_type: str, content: Mapping[str, Any], uuid: str) -> Sent:

@@ -9,21 +9,19 @@ from dataclasses import dataclass, field, replace
 from adapters.feishu.api import FeishuApi
 from adapters.feishu.cardkit import CardKit
 from adapters.feishu.codes import SCOPE_MISSING
+from adapters.feishu.left import LeftBehind
 from adapters.feishu.place import Journal, Place
 from adapters.feishu.speed import Tempo
 from adapters.feishu.whole import OneMessage, PatchCard
 from adapters.skipping import Skipping
 from bot.contract import Charge, Clock, Delivery, Handle, Json, Limits, Save, Snapshot, Step
 from bot.errors import (
-    AuthError,
     BorderError,
     Bug,
     Gone,
     PermissionDenied,
-    QuotaExhausted,
     RefusedContent,
     TooBig,
-    Transient,
 )
 from bot.texts import both
 
@@ -33,9 +31,6 @@ RUNGS = ("cardkit", "patch", "text")
 
 SKIP_SECONDS = 600.0
 """How long a rung is skipped after a missing permission refused it."""
-
-LEFT_TRIES = 4
-"""How often a card that was given up is tried to be closed."""
 
 CUTTABLE = 2000
 """Bytes up to which nobody cuts a text: a rung that finds so little too big is given up."""
@@ -90,24 +85,26 @@ class FeishuSink:
         self._pace, self._attempt = pace, attempt
         self._journal = Journal(handle, save)
         self._place = Place(api, clock, address, self._journal)
-        self._left: CardKit | None = None
-        self._left_tries = 0
+        self._left = LeftBehind(api, self._journal, self._card)
         self._rung = self._make(handle.rung if handle.rung in RUNGS else shared.first())
 
     def _make(self, name: str) -> Rung:
         if name == "cardkit":
-            return CardKit(
-                self._api,
-                self._clock,
-                self._place,
-                self._journal,
-                self._pace,
-                self._shared.tempo,
-                self._attempt,
-            )
+            return self._card()
         if name == "patch":
             return PatchCard(self._api, self._place, self._journal, self._pace)
         return OneMessage(self._place, self._journal)
+
+    def _card(self) -> CardKit:
+        return CardKit(
+            self._api,
+            self._clock,
+            self._place,
+            self._journal,
+            self._pace,
+            self._shared.tempo,
+            self._attempt,
+        )
 
     @property
     def limits(self) -> Limits:
@@ -121,7 +118,8 @@ class FeishuSink:
     def charges(self, step: Step) -> tuple[Charge, ...]:
         if step == "finish" and self._unopened:
             return self._place.charges()
-        return self._rung.charges(step)
+        left = self._left.charges() if step == "finish" else ()
+        return (*self._rung.charges(step), *left)
 
     @property
     def _unopened(self) -> bool:
@@ -142,7 +140,7 @@ class FeishuSink:
         if self._unopened:
             self._rung = self._make("patch")
         delivery = await self._deliver(snapshot)
-        await self._close_left()
+        await self._left.take_away(below=delivery.state == "delivered")
         return delivery
 
     async def _deliver(self, snapshot: Snapshot) -> Delivery:
@@ -159,21 +157,6 @@ class FeishuSink:
                 if not self._hopeless(error, shown):
                     raise
                 await self._step_down(error)
-
-    async def _close_left(self) -> None:
-        """The answer stands below a card that was given up: end that one's animation too.
-        What may pass is tried again with the next finish(), a few times."""
-        if self._left is None:
-            return
-        self._left_tries += 1
-        try:
-            await self._left.stop_typing()
-        except BorderError as error:
-            lasting = isinstance(error, AuthError | PermissionDenied | QuotaExhausted)
-            if not lasting and self._left_tries < LEFT_TRIES:
-                raise Transient(f"a card that was given up is open: {error.cause}") from error
-            log.warning("a card that was given up stays open: %s", error)
-        self._left = None
 
     def _hopeless(self, error: BorderError, snapshot: Snapshot) -> bool:
         """Whether this rung will never show it, and the next one may."""
@@ -210,13 +193,6 @@ class FeishuSink:
         if name == RUNGS[-1]:
             raise error
         log.warning("rung %s given up: %s", name, error)
-        if isinstance(self._rung, CardKit) and not await self._rung.leave():
-            self._left = self._rung
         self._rung = self._make(RUNGS[RUNGS.index(name) + 1])
-        extra = self._journal.note(left=self._left_behind() or None, sending_at=None)
+        extra = self._left.one_more()
         await self._journal.put(rung=self._rung.name, card_id="", message_id="", extra=extra)
-
-    def _left_behind(self) -> list[object]:
-        """The messages of rungs that were given up: the person still sees them."""
-        left = self.handle.extra.get("left")
-        return [*(left if isinstance(left, list) else []), *filter(None, [self.handle.message_id])]
