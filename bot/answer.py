@@ -24,7 +24,7 @@ from bot.contract import (
     TurnState,
     TurnStore,
 )
-from bot.deliveries import delivered
+from bot.deliveries import delivered, note_closed
 from bot.endings import MONTH, Result, cause, final, footer, growing, outcome, wordless
 from bot.errors import Gone, QueqiaoError, StoreError
 from bot.gate import Gate
@@ -247,7 +247,7 @@ class Answerer:
             why = f" {cause(reply.failure)}" if reply.failure else ""
             self.replies.trails.note(turn.id, "undelivered", why.strip())
             return delivered(replace(ending, error=f"{ending.error}{why}".strip()), None)
-        self.replies.trails.note(turn.id, "closed", delivery.state)
+        note_closed(self.replies.trails, turn.id, delivery)
         return delivered(ending, delivery)
 
     async def _commit(

@@ -7,10 +7,11 @@ import logging
 from dataclasses import dataclass, field, replace
 
 from bot.contract import Clock, Delivery, Ending, Snapshot, Turn, TurnStore
-from bot.endings import final
+from bot.endings import CONTENT, final
 from bot.errors import BorderError, Bug, StoreError, Transient
 from bot.replies import Replies
 from bot.reply import PASSING
+from bot.trail import Trails
 
 log = logging.getLogger(__name__)
 
@@ -87,15 +88,26 @@ class Deliveries:
         reply.add(ending.text)
         delivery = await reply.close(final(turn, ending), patience=PATIENCE)
         if delivery is not None:
-            trails.note(turn.id, "closed", delivery.state)
+            note_closed(trails, turn.id, delivery)
         if delivery is not None or ending.delivery != "unconfirmed":
             ending = delivered(ending, delivery)
         await self.store.delivered(turn.id, replace(ending, trail=trails.of(turn.id)))
         return None if delivery is not None else reply.failure or BorderError("not delivered")
 
 
+def note_closed(trails: Trails, turn_id: str, delivery: Delivery) -> None:
+    if delivery.replaced:
+        trails.note(turn_id, "replaced")
+    trails.note(turn_id, "closed", delivery.state)
+
+
 def delivered(ending: Ending, delivery: Delivery | None) -> Ending:
-    """The ending with what came of its delivery; None: not in time, or not at all."""
+    """The ending with what came of its delivery; None: not in time, or not at all. An
+    answer in whose place the person saw another sentence is none, though it was decided:
+    it fails, and stays out of the history. A try after a crash is refused like the first."""
     if delivery is None:
         return replace(ending, delivery="undelivered")
-    return replace(ending, delivery=delivery.state, proof=delivery.proof)
+    ending = replace(ending, delivery=delivery.state, proof=delivery.proof)
+    if not delivery.replaced or ending.state not in ("answered", "stopped"):
+        return ending
+    return replace(ending, state="failed", error=CONTENT)

@@ -37,6 +37,11 @@ MONTH = "month"
 head of the proof of one that another turn's sentence spoke for."""
 
 
+CONTENT = "content"
+"""The error of a turn whose text, or a part of it, the platform's filter refused: the person
+has seen a sentence that says so, and no answer."""
+
+
 @dataclass(frozen=True, slots=True)
 class Result:
     """What a run came to. `stopped`: why somebody ended it; `ran`: whether the model was

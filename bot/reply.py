@@ -368,4 +368,5 @@ class Reply:
         done = [part.done for part in parts if part.done is not None]
         proven = all(delivery.state == "delivered" for delivery in done)
         proof = " ".join(delivery.proof for delivery in done)
-        return Delivery("delivered" if proven else "unconfirmed", proof)
+        replaced = next(filter(None, (delivery.replaced for delivery in done)), "")
+        return Delivery("delivered" if proven else "unconfirmed", proof, replaced)

@@ -23,6 +23,9 @@ LATE = "late"
 """The error of a turn that came too late, and the head of its proof: the turn that offers
 to answer it."""
 
+CONTENT = "content"
+"""The error of a turn whose text the platform's filter refused."""
+
 SPANS = (("days", 86_400), ("hours", 3_600), ("minutes", 60))
 
 # ---------------------------------------------------------------- how it is
@@ -122,7 +125,7 @@ def _undelivered_line(turn: Json, lang: str, zone: tzinfo | None) -> str:
         who=_who(turn),
         question=one_line(turn["question"], 60),
     )
-    why = say("why.error", lang, error=one_line(turn["error"])) if turn["error"] else ""
+    why = _error_line(turn, lang) if turn["error"] else ""
     again = say("report.again", lang, turn=turn["turn"])
     return "\n".join([f"- {line}", *(f"  {more}" for more in (why, again) if more)])
 
@@ -207,6 +210,7 @@ WHAT = {
     "closed": "why.closed",
     "refused": "why.refused",
     "stepped_down": "why.stepped_down",
+    "replaced": "why.replaced",
     "retried": "why.retried",
     "undelivered": "why.undelivered",
     "stopped": "why.stopped",
@@ -250,11 +254,17 @@ def _turn_lines(turn: Json, since: float, lang: str) -> list[str]:
     state = _known(STATE, turn["state"], lang)
     lines.append(say("why.outcome", lang, state=state, attempt=turn["attempt"]))
     if turn["error"] not in ("", LATE, MONTH):
-        lines.append(say("why.error", lang, error=one_line(turn["error"])))
+        lines.append(_error_line(turn, lang))
     lines.append(_delivery_line(turn, lang))
     lines += [_reply_line(reply, lang) for reply in turn["replies"]]
     lines.append(say("why.path", lang))
     return lines + [_moment_line(moment, since, lang) for moment in turn["moments"]]
+
+
+def _error_line(turn: Json, lang: str) -> str:
+    if turn["error"] == CONTENT:
+        return say("why.content", lang)
+    return say("why.error", lang, error=one_line(turn["error"]))
 
 
 def _rule(turn: Json) -> str:

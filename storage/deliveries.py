@@ -46,7 +46,9 @@ def postpone(connection: Connection, turn_id: str, until: float | None) -> None:
 
 
 def delivered(connection: Connection, turn_id: str, ending: Ending) -> None:
-    """Of an ended turn only this may still change. A proof that stands is kept."""
+    """Of an ended turn only this may still change, and with it an answer to a failure with
+    an error: the person was shown something else, so it leaves the history. A proof that
+    stands is kept."""
     row = row_of(connection, turn_id)
     if row is None or row["ended_at"] is None:
         return
@@ -55,4 +57,7 @@ def delivered(connection: Connection, turn_id: str, ending: Ending) -> None:
         values |= {"delivery": ending.delivery, "proof": ending.proof}
         if ending.delivery != "undelivered":
             values["retry_at"] = None
+        if ending.state == "failed" and ending.error and row["state"] in ("answered", "stopped"):
+            failed = {"state": "failed", "outcome": "failed", "error": ending.error}
+            values |= {**failed, "done": None}
     connection.execute(change(), {**values, "turn_id": turn_id})

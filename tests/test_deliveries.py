@@ -19,6 +19,8 @@ from adapters.playground.faults import Fault, Faults
 from adapters.playground.feishu import wire as lark
 from bot.contract import Turn
 from bot.errors import Gone
+from bot.report_text import why_text
+from bot.texts import say
 
 ANSWER = ("这是", "完整的", "回答。")
 TEXT = "".join(ANSWER)
@@ -500,7 +502,25 @@ async def test_cards_refused_to_the_whole_app(house: Any, platform: str, name: s
 # ---------------------------------------------------------------- what nobody may say
 
 
-@pytest.mark.parametrize("platform", ["feishu", "dingtalk"])
+PLATFORMS = ["feishu", "dingtalk"]
+
+
+async def judged(house: Any, room: Any, message: str) -> None:
+    """What was refused by a filter counts as no answer: in the store, for whoever asks why,
+    and in the next prompt, which carries no text that nobody has seen."""
+    turn = await house.ended(room.platform, message)
+    assert (turn.state, turn.ending.state, turn.ending.error) == ("failed", "failed", "content")
+    assert turn.ending.delivery == "delivered"
+    told = why_text(await house.app.office.why(message), "zh")
+    assert "没能回答" in told and say("why.content", "zh") in told
+    assert say("why.replaced", "zh") in told
+    house.deepseek.script("后", ["之后"])
+    await room.say("后")
+    await house.feishu.wait_for(lambda: any(b.text == "之后" for b in room.answers()), 15)
+    assert house.deepseek.requests[-1].said("assistant") == []
+
+
+@pytest.mark.parametrize("platform", PLATFORMS)
 async def test_a_text_that_the_filter_refuses_becomes_a_neutral_notice(
     house: Any, platform: str
 ) -> None:
@@ -508,10 +528,64 @@ async def test_a_text_that_the_filter_refuses_becomes_a_neutral_notice(
     house.deepseek.script("问", ["开头", "坏词", "结尾"])
     await house.start()
     room = house.room(platform)
-    turn = await house.ended(platform, await room.say("问"))
-    assert turn.ending.delivery == "delivered"
+    message = await room.say("问")
+    await house.ended(platform, message)
     (card,) = await house.settled(room.answers)
     assert NEUTRAL in card.text and "坏词" not in card.text
+    await judged(house, room, message)
+
+
+@pytest.mark.parametrize("platform", PLATFORMS)
+async def test_an_answer_of_which_one_part_is_refused_is_no_answer(
+    house: Any, platform: str
+) -> None:
+    house.sim(platform).policy.unsafe_words = {"坏词"}
+    house.deepseek.script("问", ["坏词" + "一" * 300 + "\n\n"] + ["字" * 300 + "\n\n"] * 20)
+    await house.start()
+    room = house.room(platform)
+    message = await room.say("问")
+    await house.ended(platform, message)
+    first, *others = await house.settled(room.answers, 2)
+    assert NEUTRAL in first.text and "字" in others[0].text
+    await judged(house, room, message)
+
+
+@pytest.mark.parametrize("platform", PLATFORMS)
+@pytest.mark.parametrize("card", [True, False])
+async def test_a_refused_text_is_refused_again_after_a_crash(
+    house: Any, platform: str, card: bool
+) -> None:
+    """Decided as an answer, shown as a notice, and not committed: the next process must not
+    take the notice, which a message without a key says for ever, for the answer."""
+    if platform == "dingtalk" and not card:
+        house.dingtalk_keys |= {"card_template_id": "", "card_state_key": ""}
+    if platform == "feishu" and not card:
+        house.feishu.policy.missing_scopes = {"cardkit:card:write"}
+        house.feishu.faults.order(lark.PATCH, refused(230054), times=9)
+    house.sim(platform).policy.unsafe_words = {"坏词"}
+    house.deepseek.script("问", ["开头", "坏词", "结尾"], first=0.3)
+    await house.start()
+    room = house.room(platform)
+    message = await room.say("问")
+    await house.feishu.wait_for(lambda: any(NEUTRAL in b.text for b in room.answers()), 15)
+    await house.crash()
+    await house.start()
+    await house.ended(platform, message)
+    assert sum(NEUTRAL in bubble.text for bubble in room.answers()) == 1
+    await judged(house, room, message)
+
+
+async def test_a_text_refused_only_when_it_is_sent_again_leaves_the_history(house: Any) -> None:
+    await house.start()
+    room = house.room("feishu")
+    message = await undelivered(house, room, refused(300120, status=500))
+    turn = await house.turn("feishu", message)
+    assert turn.state == "answered"
+    house.feishu.policy.unsafe_words = {TEXT}
+    room.sim._b.faults.of_chat.clear()
+    assert (await house.app.office.resend(turn.id))["delivery"] == "delivered"
+    assert [NEUTRAL in bubble.text for bubble in room.answers()] == [True]
+    await judged(house, room, message)
 
 
 # ---------------------------------------------------------------- the background loop

@@ -594,9 +594,23 @@ async def test_a_refused_text_is_replaced_by_a_word(desk: Desk) -> None:
     desk.sim.policy.unsafe_words.add("the whole")
     sink = desk.sink(await desk.asked())
     await sink.open(THINKING)
-    await desk.spaced(sink.finish(WHOLE))
+    done = await desk.spaced(sink.finish(WHOLE))
+    assert (done.state, done.replaced) == ("delivered", "content")
     assert "the whole" not in desk.shown()[0] and desk.sim.open_cards() == []
     assert "turn1-0"[:8] in desk.shown()[0]
+    desk.sim.policy.unsafe_words.clear()
+    again = desk.sink(await desk.asked(), Handle("turn2-0"))
+    assert (await desk.spaced(again.finish(WHOLE))).replaced == ""
+
+
+async def test_a_message_that_says_so_instead_is_known_by_the_next_process(desk: Desk) -> None:
+    """It cannot be refused again, because it is never sent again."""
+    desk.use(card_template_id="")
+    desk.sim.policy.unsafe_words.add("the whole")
+    address = await desk.asked()
+    assert (await desk.sink(address).finish(WHOLE)).replaced == "content"
+    later = desk.sink(address, desk.journal[-1], attempt=2)
+    assert (await later.finish(WHOLE)).replaced == "content" and len(desk.shown()) == 1
 
 
 async def test_a_message_of_unknown_fate_is_not_repeated(desk: Desk) -> None:

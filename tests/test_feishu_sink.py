@@ -516,6 +516,34 @@ async def test_a_refused_post_becomes_text(desk: Desk, feishu: Feishu) -> None:
     assert "<at" not in message["content"]["text"]
 
 
+@pytest.mark.parametrize("lost", [False, True])
+async def test_a_message_that_stands_for_a_refused_text_is_known_by_the_next_process(
+    desk: Desk, feishu: Feishu, lost: bool
+) -> None:
+    feishu.faults["reply"] = [230028, "lost"] if lost else [230028]
+    sink = desk.sink(Handle("t1-p0", rung="text"))
+    if lost:
+        with pytest.raises(Uncertain):
+            await sink.finish(final("Hello"))
+    else:
+        assert (await sink.finish(final("Hello"))).replaced == "content"
+    later = desk.sink(desk.saved[-1], attempt=2)
+    done = await later.finish(final("Hello"))
+    assert (done.state, done.replaced) == ("delivered", "content") and len(feishu.messages) == 1
+
+
+async def test_a_card_refused_once_is_judged_by_what_it_shows_at_last(
+    desk: Desk, feishu: Feishu
+) -> None:
+    sink = desk.sink()
+    await sink.open(running())
+    feishu.faults["update"] = [230028]
+    assert (await sink.finish(final("Hello"))).replaced == "content"
+    later = desk.sink(desk.saved[-1], attempt=2)
+    assert (await later.finish(final("Hello"))).replaced == ""
+    assert elements(feishu.cards["7000"]["card"])[ANSWER]["content"] == "Hello"
+
+
 async def test_a_refused_final_card_is_shown_without_markdown(desk: Desk, feishu: Feishu) -> None:
     sink = desk.sink()
     await sink.open(running())

@@ -131,6 +131,24 @@ async def test_a_reply_tried_again_keeps_its_ending(store: TurnStore) -> None:
     assert await store.due(START + 10**9) == ()
 
 
+async def test_an_answer_that_turns_out_to_be_none_leaves_the_history(store: TurnStore) -> None:
+    await lost(store, "a", "b")
+    none = Ending("failed", error="content", delivery="delivered", proof="om_9")
+    await store.delivered("a", none)
+    turn = await store.turn("a")
+    assert turn is not None and turn.ending is not None
+    assert (turn.state, turn.ending.state, turn.ending.error) == ("failed", "failed", "content")
+    assert turn.ending.text == "answer a" and turn.ending.proof == "om_9"
+    await accept(store, "c")
+    started = await store.start("c", 10)
+    assert started is not None
+    assert [exchange.answer for exchange in started.history] == ["answer b"]
+    await store.delivered("b", replace(none, delivery="undelivered"))
+    await store.delivered("a", Ending("answered", delivery="delivered"))
+    turn = await store.turn("a")
+    assert turn is not None and turn.state == "failed", "a proof stands"
+
+
 async def test_a_try_that_failed_is_due_when_the_caller_says(store: TurnStore) -> None:
     await lost(store, "a")
     turn = await store.turn("a")

@@ -191,8 +191,10 @@ class DingTalkSink:
     async def _deliver(self, snapshot: Snapshot) -> Delivery:
         shown = snapshot
         while True:
+            self._mark(neutral=shown is not snapshot)
             try:
-                return await self._rung.finish(shown)
+                done = await self._rung.finish(shown)
+                return replace(done, replaced=self._replaced(shown is not snapshot))
             except RefusedContent as error:
                 log.warning("text refused by the content filter: %s", error)
                 if shown is not snapshot:
@@ -204,6 +206,16 @@ class DingTalkSink:
                 await self._step_down(error)
             finally:
                 self._learn()
+
+    def _mark(self, *, neutral: bool) -> None:
+        """What a message says that cannot change is in the journal before it leaves."""
+        if isinstance(self._rung, MessageRung) and not self._rung.sent:
+            extra = self._journal.note(replaced="content" if neutral else None)
+            self._journal.forget(extra=extra)
+
+    def _replaced(self, neutral: bool) -> str:
+        sent = isinstance(self._rung, MessageRung) and "replaced" in self.handle.extra
+        return "content" if neutral or sent else ""
 
     def _hopeless(self, error: BorderError, snapshot: Snapshot) -> bool:
         """Whether this rung will not show it, and the next one may."""

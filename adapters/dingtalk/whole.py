@@ -47,6 +47,11 @@ class MessageRung:
             return Delivery("delivered", str(extra["sent"]))
         return Delivery("unconfirmed") if "sending" in extra else None
 
+    @property
+    def sent(self) -> bool:
+        """It left, or may have."""
+        return self._over is not None
+
     async def finish(self, snapshot: Snapshot) -> Delivery:
         if self._over is not None:
             return self._over

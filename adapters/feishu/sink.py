@@ -146,8 +146,10 @@ class FeishuSink:
     async def _deliver(self, snapshot: Snapshot) -> Delivery:
         shown = snapshot
         while True:
+            self._mark(neutral=shown is not snapshot)
             try:
-                return await self._finish_plainly_if_refused(shown)
+                done = await self._finish_plainly_if_refused(shown)
+                return replace(done, replaced=self._replaced(shown is not snapshot))
             except RefusedContent as error:
                 log.warning("text refused by the content filter: %s", error)
                 if shown is not snapshot:
@@ -157,6 +159,17 @@ class FeishuSink:
                 if not self._hopeless(error, shown):
                     raise
                 await self._step_down(error)
+
+    def _mark(self, *, neutral: bool) -> None:
+        """What a message says that cannot change is in the journal before it leaves."""
+        handle = self.handle
+        if not handle.message_id and "sending_at" not in handle.extra:
+            extra = self._journal.note(replaced="content" if neutral else None)
+            self._journal.forget(extra=extra)
+
+    def _replaced(self, neutral: bool) -> str:
+        sent = isinstance(self._rung, OneMessage) and "replaced" in self.handle.extra
+        return "content" if neutral or sent else ""
 
     def _hopeless(self, error: BorderError, snapshot: Snapshot) -> bool:
         """Whether this rung will never show it, and the next one may."""

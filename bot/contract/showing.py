@@ -141,10 +141,12 @@ Step = Literal["open", "show", "finish"]
 class Delivery:
     """`delivered` only with proof (law 6): the provider's message or card id, or the
     zero code of a call that returns none. `unconfirmed` when a send without a key may
-    or may not have arrived."""
+    or may not have arrived. `replaced`: "content" when the platform's filter refused the
+    text, of a reply in parts that of any one, and a sentence that says so stands there."""
 
     state: Literal["delivered", "unconfirmed"]
     proof: str = ""
+    replaced: str = ""
 
 
 class ReplySink(Protocol):

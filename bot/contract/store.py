@@ -130,7 +130,8 @@ class TurnStore(Protocol):
 
     async def delivered(self, turn_id: str, ending: Ending) -> None:
         """A reply of an ended turn was tried again: store its delivery, proof and trail,
-        and nothing else of the ending. What is delivered stays so."""
+        and nothing else of the ending, unless an answer has become a failure with an error:
+        then it leaves the history. What is delivered stays so."""
 
     # law 8
 

@@ -57,8 +57,8 @@ class NewTurn:
 class Moment:
     """One moment in the life of a turn. `at` is seconds since the epoch; `what` is one of
     claimed, joined, repeated, acked, late, waiting, started, resumed, opened, shown,
-    decided, closed, refused, stepped_down, retried, undelivered, stopped, recalled,
-    edited; `detail` is for operators and holds no secret."""
+    decided, closed, refused, stepped_down, replaced, retried, undelivered, stopped,
+    recalled, edited; `detail` is for operators and holds no secret."""
 
     at: float
     what: str

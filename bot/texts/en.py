@@ -260,6 +260,9 @@ SENTENCES: dict[str, str] = {
     "why.was_recalled": "the question was recalled",
     "why.was_refused": "not taken",
     "why.error": "Error: {error}",
+    "why.content": "Error: the platform's content check refused the answer; a sentence that says "
+    "so was shown instead, and this turn is not part of the history",
+    "why.replaced": "The platform's content check refused it, a sentence that says so is shown",
     "why.open": "Delivery: no result yet",
     "why.delivered": "Delivery: confirmed by the platform, proof {proof}",
     "why.unneeded": "Delivery: not needed, whoever ended it was told at once",

@@ -222,6 +222,8 @@ SENTENCES: dict[str, str] = {
     "why.was_recalled": "提问被撤回",
     "why.was_refused": "没有受理",
     "why.error": "错误：{error}",
+    "why.content": "错误：回答没有通过平台的内容审核，对方看到的是一句说明；这一轮不计入对话历史",
+    "why.replaced": "平台的内容审核没有通过，改为显示一句说明",
     "why.open": "送达：还没有结果",
     "why.delivered": "送达：平台已确认，凭证 {proof}",
     "why.unneeded": "送达：不需要，结束它的人当场得到了回应",

@@ -12,6 +12,7 @@ from town import Spoken, Town
 
 from adapters.playground.view import Bubble
 from bot.contract import Account, Ending, Handle, Turn, TurnStore
+from bot.endings import CONTENT
 from bot.late import notice_of
 from bot.texts import both, say
 
@@ -144,8 +145,13 @@ def _seen(truth: Truth, turn: Turn, ending: Ending) -> Iterator[str]:
             yield f"{label} needs nothing, and has a card"
         return
     wanted, found = _wanted(truth, turn, ending), _shown(truth, turn)
-    # where a content filter refused a part, or a card took its text and not its note
-    excused = wanted[1] in found or (found == wanted[2] and bool(found))
+    refused = wanted[1] in found
+    if refused and ending.state in ("answered", "stopped"):
+        yield f"{label} counts as {ending.state}, and a content filter refused it"
+    if ending.error == CONTENT and ending.delivery == "delivered" and not refused:
+        yield f"{label} counts as refused by a content filter, and shows {found[:40]}"
+    # a card may have taken its text and not its note
+    excused = refused or (found == wanted[2] and bool(found))
     whole = excused or found == wanted[0]
     if ending.state == "recalled" and not found:
         return
