@@ -293,9 +293,15 @@ def _place(truth: Truth, turn: Turn) -> Iterator[str]:
 def _nobodys(truth: Truth) -> Iterator[str]:
     """Each bubble is one turn's."""
     for platform, bubble in truth.bubbles():
-        if bubble.id not in truth.claimed:
+        if bubble.id not in truth.claimed and not _follows(bubble):
             words = f"{bubble.text} {bubble.small}"[:80].replace("\n", " ")
             yield f"{platform} {bubble.id[:12]} is no turn's reply: {words}"
+
+
+def _follows(bubble: Bubble) -> bool:
+    """A card whose send was of unknown fate, and whose answer stands below it."""
+    seen = voice.letters(f"{bubble.text}\n{bubble.small}")
+    return seen == voice.letters(both("card.continues")) and not bubble.buttons()
 
 
 def _open(truth: Truth) -> Iterator[str]:
