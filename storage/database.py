@@ -54,7 +54,8 @@ class _Copy(_Job):
 
 
 class _Undone(Exception):
-    """The database took back the whole transaction because of one job."""
+    """The database took back the whole transaction because of one job: SQLite does so by
+    itself after some errors (disk full, input/output error)."""
 
 
 @dataclass(eq=False)
@@ -241,15 +242,16 @@ def _blame(job: _Job) -> Iterator[None]:
 
 
 def _in_savepoint(connection: Connection, job: _Job) -> None:
-    connection.exec_driver_sql("SAVEPOINT job")
+    driver = sqlite.driver_of(connection)
+    driver.execute("SAVEPOINT job").close()
     try:
         job.do(connection)
     except Exception as error:
-        if not sqlite.in_transaction(connection):
+        if not driver.in_transaction:
             raise _Undone from error
         job.error = error
-        connection.exec_driver_sql("ROLLBACK TO job")
-    connection.exec_driver_sql("RELEASE job")
+        driver.execute("ROLLBACK TO job").close()
+    driver.execute("RELEASE job").close()
 
 
 def _shut(connection: Connection) -> None:
@@ -298,6 +300,7 @@ def _translated(error: Exception) -> StoreError:
 
 def _cause(error: Exception) -> str:
     """The database's own words, without statement and values."""
-    if isinstance(error, DBAPIError):
-        return sqlite.words_of(error.orig) if error.orig else type(error).__name__
+    origin = error.orig if isinstance(error, DBAPIError) else error
+    if sqlite.spoke(origin):
+        return sqlite.words_of(origin)
     return type(error).__name__ if isinstance(error, SQLAlchemyError) else repr(error)[:200]

@@ -9,7 +9,7 @@ from sqlalchemy import Connection, bindparam, select
 from bot.contract import Ending, Turn
 from storage import codec
 from storage.leases import Holder
-from storage.rows import change, row_of, whole
+from storage.rows import alter, change, row_of, whole
 from storage.schema import UNPROVEN, turn
 
 HELD = 60.0
@@ -60,4 +60,4 @@ def delivered(connection: Connection, turn_id: str, ending: Ending) -> None:
         if ending.state == "failed" and ending.error and row["state"] in ("answered", "stopped"):
             failed = {"state": "failed", "outcome": "failed", "error": ending.error}
             values |= {**failed, "done": None}
-    connection.execute(change(), {**values, "turn_id": turn_id})
+    alter(connection, turn_id, values)

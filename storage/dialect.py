@@ -12,6 +12,8 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 
+from storage.prepared import Prepared
+
 NOW = "queqiao_now"
 """The function that storage.sqlite gives each connection: with one process, its clock is
 the database's."""
@@ -42,27 +44,26 @@ _INSERT: Mapping[str, Callable[[Table], Any]] = {
 
 
 @cache
-def _add(dialect: str, table: Table) -> Any:
-    statement = _INSERT[dialect](table).on_conflict_do_nothing()
-    return statement.execution_options(preserve_rowcount=True)
+def _add(dialect: str, table: Table) -> Prepared:
+    return Prepared(_INSERT[dialect](table).on_conflict_do_nothing(), sets=True)
 
 
 def add(connection: Connection, table: Table, values: Mapping[str, Any]) -> bool:
     """Insert the row unless its key is there; returns whether it was not."""
-    return connection.execute(_add(connection.dialect.name, table), values).rowcount == 1
+    return _add(connection.dialect.name, table).run(connection, values) == 1
 
 
 @cache
-def _put(dialect: str, table: Table, columns: tuple[str, ...]) -> Any:
+def _put(dialect: str, table: Table, columns: tuple[str, ...]) -> Prepared:
     statement = _INSERT[dialect](table)
     keys = [column.name for column in table.primary_key]
     changed = {name: statement.excluded[name] for name in columns if name not in keys}
-    return statement.on_conflict_do_update(index_elements=keys, set_=changed)
+    return Prepared(statement.on_conflict_do_update(index_elements=keys, set_=changed), sets=True)
 
 
 def put(connection: Connection, table: Table, values: Mapping[str, Any]) -> None:
     """Insert the row, or change these columns of the one with its key."""
-    connection.execute(_put(connection.dialect.name, table, tuple(values)), values)
+    _put(connection.dialect.name, table, tuple(values)).run(connection, values)
 
 
 @cache

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from sqlalchemy import Connection, Select, bindparam, func, select, update
@@ -11,15 +10,18 @@ from bot.contract import Conversation, Exchange, Turn, Usage, UsageTotal
 from storage import codec
 from storage.accounts import turn_of_event
 from storage.dialect import put
+from storage.prepared import Prepared
 from storage.schema import BILLED, ENDED_CHAT, conversation, turn
 
 # ---------------------------------------------------------------- what is set
 
-_conversation = select(conversation).where(conversation.c.conversation == bindparam("key"))
+_conversation = Prepared(
+    select(conversation).where(conversation.c.conversation == bindparam("key"))
+)
 
 
 def read_conversation(connection: Connection, key: str) -> Conversation:
-    row = connection.execute(_conversation, {"key": key}).mappings().first()
+    row = _conversation.first(connection, {"key": key})
     if row is None:
         return Conversation(key)
     return Conversation(key, row["generation"], codec.load(row["choices"]))
@@ -58,8 +60,8 @@ _part = (
     turn.c.done.is_not(None),
 )
 _length = select(func.count()).select_from(turn).where(*_part)
-_last_place = select(func.max(turn.c.done)).where(*_part)
-_newest = (
+_last_place = Prepared(select(func.max(turn.c.done)).where(*_part))
+_newest = Prepared(
     select(
         *(turn.c.id, turn.c.person, turn.c.parts, turn.c.asked_at, turn.c.answer),
         turn.c.reasoning,
@@ -75,12 +77,12 @@ def exchanges(connection: Connection, of: Turn, root: str, most: int) -> tuple[E
     grows at its end; its beginning moves on in steps of a quarter of `most`, so that the
     model service's cache of it stays good in between (design.md 7)."""
     part = {"of": of.new.conversation, "part": of.generation}
-    last = connection.execute(_last_place, part).scalar() or 0
+    last = _last_place.scalar(connection, part) or 0
     if not last:
         return ()
     step = max(1, most // 4)
     after = -(-max(0, last - max(0, most)) // step) * step
-    rows = connection.execute(_newest, {**part, "but": root, "after": after}).mappings().all()
+    rows = _newest.all(connection, {**part, "but": root, "after": after})
     return tuple(codec.exchange_from_row(row) for row in rows)
 
 
@@ -89,21 +91,17 @@ _family_place = select(func.max(turn.c.done)).where(*_family)
 _leave = update(turn).where(*_family).values(done=None)
 
 
-def enter(connection: Connection, row: Mapping[str, Any]) -> None:
-    """Give the ended turn its place in the history: at the end, or the place of the
+def enter(connection: Connection, row: codec.Row, generation: int) -> int:
+    """The place of the ended turn in the history of this part: at the end, or that of the
     answer that it replaces, which leaves."""
-    part = {"of": row["conversation"], "part": row["generation"]}
+    part = {"of": row["conversation"], "part": generation}
     place = None
     if row["replaces"]:
         family = {**part, "first": row["root"]}
         place = connection.execute(_family_place, family).scalar()
         connection.execute(_leave, family)
-    if place is None:
-        place = 1 + (connection.execute(_last_place, part).scalar() or 0)
-    connection.execute(_enter, {"turn_no": row["no"], "place": place})
+    return place or 1 + (_last_place.scalar(connection, part) or 0)
 
-
-_enter = update(turn).where(turn.c.no == bindparam("turn_no")).values(done=bindparam("place"))
 
 # ---------------------------------------------------------------- looking back
 

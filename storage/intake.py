@@ -12,7 +12,8 @@ from storage import codec
 from storage.dialect import add
 from storage.history import exchanges, read_conversation
 from storage.leases import Holder, lock_lane
-from storage.rows import change, first_in, read_turn, whole
+from storage.prepared import Prepared
+from storage.rows import alter, first_in, read_turn, whole
 from storage.schema import inbox, lane, turn
 
 NOBODY = ""
@@ -69,9 +70,7 @@ def _insert(
     root = _root_of(connection, new)
     place = {"root": root, "state": state, "queue": queue, "owner": owner, "seen_at": now}
     place |= {"attempt": attempt, "generation": generation}
-    done = connection.execute(insert(turn), {**row, **place})
-    assert done.inserted_primary_key is not None
-    no = done.inserted_primary_key[0]
+    no = _add.scalar(connection, {**row, **place})
     return Turn(
         new=codec.new_from_row(row),
         no=no,
@@ -82,24 +81,27 @@ def _insert(
     )
 
 
+_add = Prepared(insert(turn).returning(turn.c.no), sets=True)
+
+
 def _root_of(connection: Connection, new: NewTurn) -> str:
     if not new.replaces:
         return new.id
-    return connection.execute(_root, {"id": new.replaces}).scalar() or new.replaces
+    return _root.scalar(connection, {"id": new.replaces}) or new.replaces
 
 
-_root = select(turn.c.root).where(turn.c.id == bindparam("id"))
+_root = Prepared(select(turn.c.root).where(turn.c.id == bindparam("id")))
 
 # ---------------------------------------------------------------- into the lane
 
-_count = select(func.count()).select_from(turn).where(turn.c.queue == bindparam("queue"))
+_count = Prepared(select(func.count()).select_from(turn).where(turn.c.queue == bindparam("queue")))
 
 
 def _queue(
     connection: Connection, me: Holder, now: float, event: Event, new: NewTurn, owner: str
 ) -> Accepted:
     idle = _claim(connection, me, new, owner)
-    waiting = int(connection.execute(_count, {"queue": new.lane}).scalar_one())
+    waiting = int(_count.scalar(connection, {"queue": new.lane}))
     joined = _join(connection, now, event, new) if waiting and event.join > 0 else None
     if joined is not None:
         head = _head(connection, new.lane) if idle else None
@@ -180,7 +182,7 @@ def _join(connection: Connection, now: float, event: Event, new: NewTurn) -> Tur
         "joined_at": now,
         "trail": codec.grown(row["trail"], (Moment(now, "joined", new.message_id),)),
     }
-    connection.execute(change(), {**values, "turn_id": row["id"]})
+    alter(connection, row["id"], values)
     connection.execute(_belongs, {"key": event.key, "to": row["id"]})
     return whole(connection, {**row, **values})
 

@@ -11,6 +11,7 @@ import sqlite3
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeGuard
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event
 from sqlalchemy.engine import make_url
@@ -90,15 +91,9 @@ def engine_for(path: Path, *, durable: bool, now: Callable[[], float] = time.tim
 
     @event.listens_for(engine, "begin")
     def begin(connection: Connection) -> None:
-        connection.exec_driver_sql("BEGIN IMMEDIATE")
+        driver_of(connection).execute("BEGIN IMMEDIATE").close()
 
     return engine
-
-
-def in_transaction(connection: Connection) -> bool:
-    """Whether the transaction still stands: SQLite takes back the whole of it by itself
-    after some errors (disk full, input/output error)."""
-    return driver_of(connection).in_transaction
 
 
 def take_back(connection: Connection) -> None:
@@ -124,6 +119,11 @@ _MEANING = {
     sqlite3.SQLITE_BUSY: "数据库被别的程序锁住了",
 }
 """By primary result code: what an operator can act on."""
+
+
+def spoke(error: BaseException | None) -> TypeGuard[sqlite3.Error]:
+    """Whether the error is the database's own."""
+    return isinstance(error, sqlite3.Error)
 
 
 def words_of(error: BaseException) -> str:

@@ -12,7 +12,7 @@ from collections.abc import Collection
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, RowMapping, bindparam, select, update
+from sqlalchemy import Connection, bindparam, select, update
 from sqlalchemy import delete as delete_from
 
 from bot.contract import Ending, Handle, Moment, Part, Started, Turn, TurnState
@@ -20,7 +20,8 @@ from storage import codec
 from storage.dialect import put
 from storage.history import enter, exchanges, generation_of, read_conversation
 from storage.leases import Holder, guard, holds_lane, lock_lane, lock_lane_of
-from storage.rows import change, first_in, journal, read_turn, row_of, whole
+from storage.prepared import Prepared
+from storage.rows import alter, first_in, journal, read_turn, row_of, whole
 from storage.schema import lane, reply, turn
 
 UNNEEDED = "unneeded"
@@ -51,7 +52,7 @@ def start(connection: Connection, me: Holder, turn_id: str, most: int) -> Starte
         "deaths": row["deaths"] + (row["state"] == "running"),
         "generation": known.generation if first else row["generation"],
     }
-    connection.execute(change(), {**values, "turn_id": turn_id})
+    alter(connection, turn_id, values)
     begun = replace(whole(connection, row), **values)
     return Started(begun, known, exchanges(connection, begun, row["root"], most))
 
@@ -62,7 +63,7 @@ def rewrite(connection: Connection, now: float, turn_id: str, parts: tuple[Part,
         return
     trail = codec.grown(row["trail"], (Moment(now, "edited"),))
     values = {"parts": codec.parts_to_json(parts), "trail": trail}
-    connection.execute(change(), {**values, "turn_id": turn_id})
+    alter(connection, turn_id, values)
 
 
 def save_handle(
@@ -75,27 +76,31 @@ def save_handle(
 def checkpoint(connection: Connection, me: Holder, turn_id: str, text: str, reasoning: str) -> None:
     """A late one, after the outcome was decided, changes nothing."""
     guard(connection, me, turn_id)
-    values = {"answer": text, "reasoning": reasoning}
-    connection.execute(change(_alive, _undecided), {**values, "turn_id": turn_id})
+    alter(connection, turn_id, {"answer": text, "reasoning": reasoning}, _alive, _undecided)
 
 
 def hand_over(connection: Connection, me: Holder, turn_id: str, text: str, reasoning: str) -> None:
     guard(connection, me, turn_id)
     values = {"answer": text, "reasoning": reasoning, "state": "queued"}
-    connection.execute(change(_alive, _undecided), {**values, "turn_id": turn_id})
+    alter(connection, turn_id, values, _alive, _undecided)
 
 
 def decide(connection: Connection, me: Holder, turn_id: str, ending: Ending) -> None:
     guard(connection, me, turn_id)
-    row = row_of(connection, turn_id)
-    if row is not None and row["ended_at"] is None:
-        _decide(connection, row, ending)
+    _decide(connection, turn_id, ending)
 
 
-def _decide(connection: Connection, row: RowMapping, ending: Ending) -> None:
+_trail = Prepared(select(turn.c.trail).where(turn.c.id == bindparam("id")))
+
+
+def _decide(connection: Connection, turn_id: str, ending: Ending) -> None:
+    """The row is not read for this, nor the trail written when nothing is new in it: the
+    last words wait until the outcome is kept."""
     values = codec.ending_to_row(ending)
-    values["trail"] = codec.grown(row["trail"], ending.trail)
-    connection.execute(change(), {**values, "turn_id": row["id"]})
+    if ending.trail:
+        stored = _trail.scalar(connection, {"id": turn_id}) or "[]"
+        values["trail"] = codec.grown(stored, ending.trail)
+    alter(connection, turn_id, values, _alive)
 
 
 # ---------------------------------------------------------------- its end
@@ -120,12 +125,11 @@ def finish(connection: Connection, me: Holder, now: float, turn_id: str, ending:
         guard(connection, me, turn_id)
         _end(connection, row, now, ending)
     elif ending.trail:
-        trail = codec.grown(row["trail"], ending.trail)
-        connection.execute(change(), {"trail": trail, "turn_id": turn_id})
+        alter(connection, turn_id, {"trail": codec.grown(row["trail"], ending.trail)})
     return _next_in_lane(connection, me, row)
 
 
-def _end(connection: Connection, row: RowMapping, now: float, ending: Ending) -> None:
+def _end(connection: Connection, row: codec.Row, now: float, ending: Ending) -> None:
     """Ended for good. A turn that never ran belongs to the part it ended in."""
     ran = row["attempt"] > 0
     values: dict[str, Any] = {
@@ -138,9 +142,9 @@ def _end(connection: Connection, row: RowMapping, now: float, ending: Ending) ->
         "owner": None,
         "generation": row["generation"] if ran else generation_of(connection, row["conversation"]),
     }
-    connection.execute(change(), {**values, "turn_id": row["id"]})
     if row["kind"] == "chat" and ending.state in ("answered", "stopped") and ending.text.strip():
-        enter(connection, {**row, **values})
+        values["done"] = enter(connection, row, values["generation"])
+    alter(connection, row["id"], values)
 
 
 _mine = (
@@ -148,11 +152,13 @@ _mine = (
     lane.c.owner == bindparam("me"),
     lane.c.head == bindparam("now_head"),
 )
-_free = delete_from(lane).where(*_mine)
-_move = update(lane).where(*_mine).values(head=bindparam("next_head"), stop_to=None, stop_as="")
+_free = Prepared(delete_from(lane).where(*_mine))
+_move = Prepared(
+    update(lane).where(*_mine).values(head=bindparam("next_head"), stop_to=None, stop_as="")
+)
 
 
-def _next_in_lane(connection: Connection, me: Holder, row: RowMapping) -> Moved:
+def _next_in_lane(connection: Connection, me: Holder, row: codec.Row) -> Moved:
     """Only the head moves its lane on, so a head is handed out once."""
     key = row["lane"]
     if me.leased and not holds_lane(connection, me, key):
@@ -160,9 +166,9 @@ def _next_in_lane(connection: Connection, me: Holder, row: RowMapping) -> Moved:
     following = first_in(connection, key)
     mine = {"key": key, "me": me.id, "now_head": row["id"]}
     if following is None:
-        return Moved(key, freed=connection.execute(_free, mine).rowcount == 1)
-    moved = connection.execute(_move, {**mine, "next_head": following["id"]})
-    return Moved(key, whole(connection, following) if moved.rowcount == 1 else None)
+        return Moved(key, freed=_free.run(connection, mine) == 1)
+    moved = _move.run(connection, {**mine, "next_head": following["id"]}) == 1
+    return Moved(key, whole(connection, following) if moved else None)
 
 
 # ---------------------------------------------------------------- ended from outside
@@ -187,7 +193,7 @@ def withdraw(
         return False
     trail = (Moment(now, state),)
     if shown or journal(connection, turn_id):
-        _decide(connection, row, Ending(state, row["answer"], row["reasoning"], trail=trail))
+        _decide(connection, turn_id, Ending(state, row["answer"], row["reasoning"], trail=trail))
     else:
         gone = Ending(state, delivery="delivered", proof=UNNEEDED, trail=trail)
         _end(connection, row, now, gone)
@@ -201,7 +207,7 @@ _ask = (
 )
 
 
-def _ask_owner(connection: Connection, me: Holder, row: RowMapping, state: TurnState) -> None:
+def _ask_owner(connection: Connection, me: Holder, row: codec.Row, state: TurnState) -> None:
     """It runs, perhaps in another process, whose next beat reads this."""
     if me.leased and row["queue"] is not None:
         values = {"key": row["queue"], "now_head": row["id"], "to": row["no"], "state": state}

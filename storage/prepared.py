@@ -1,0 +1,123 @@
+"""The statements of a turn's way, prepared once and run on the driver's own cursor.
+
+SQLAlchemy writes their SQL, for whatever database the connection leads to. To run one
+through SQLAlchemy as well costs ten times what the database itself takes for a row, and a
+question waits for six of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from sqlalchemy import Connection
+from sqlalchemy.engine import Dialect
+from sqlalchemy.sql.compiler import SQLCompiler
+
+Values = Mapping[str, Any]
+
+
+Bind = tuple[str, Any, Callable[[Any], Any] | None]
+"""A parameter: its name, what it is when nobody gives it, and what its type makes of a
+value before the driver sees it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """SQL of one dialect. `columns`: names of what a row holds."""
+
+    sql: str
+    binds: tuple[Bind, ...]
+    columns: tuple[str, ...]
+    positional: bool
+
+    def bound(self, values: Values) -> Any:
+        given = values.get
+        made = [
+            given(name, default) if process is None else process(given(name, default))
+            for name, default, process in self.binds
+        ]
+        if self.positional:
+            return made
+        return {name: value for (name, *_), value in zip(self.binds, made, strict=True)}
+
+
+class Prepared:
+    """A Core statement without lists (IN) and without types that need work on the way
+    back. `sets`: it is an INSERT or UPDATE of the columns that its parameters name."""
+
+    known: ClassVar[list[Prepared]] = []
+    """All there are."""
+
+    def __init__(self, statement: Any, *, sets: bool = False) -> None:
+        self.statement = statement
+        self._sets = sets
+        self._ready: dict[tuple[str, ...], Ready] = {}
+        self.known.append(self)
+
+    def all(self, connection: Connection, values: Values) -> list[dict[str, Any]]:
+        """The rows, by column name. Raises the driver's errors, as every method here."""
+        ready = self._for(connection, values)
+        with self._ran(connection, ready, values) as cursor:
+            return [dict(zip(ready.columns, row, strict=True)) for row in cursor.fetchall()]
+
+    def first(self, connection: Connection, values: Values) -> dict[str, Any] | None:
+        found = self.all(connection, values)
+        return found[0] if found else None
+
+    def scalar(self, connection: Connection, values: Values) -> Any:
+        """The first column of the first row; None when there is none."""
+        with self._ran(connection, self._for(connection, values), values) as cursor:
+            found = cursor.fetchall()
+        return found[0][0] if found else None
+
+    def run(self, connection: Connection, values: Values) -> int:
+        """How many rows it changed."""
+        with self._ran(connection, self._for(connection, values), values) as cursor:
+            return int(cursor.rowcount)
+
+    def _ran(self, connection: Connection, ready: Ready, values: Values) -> closing[Any]:
+        """A cursor left open would keep its statement running until somebody collects
+        it."""
+        cursor = connection.connection.cursor()
+        try:
+            cursor.execute(ready.sql, ready.bound(values))
+        except BaseException:
+            cursor.close()
+            raise
+        return closing(cursor)
+
+    def _for(self, connection: Connection, values: Values) -> Ready:
+        dialect = connection.dialect
+        key = (dialect.name, *values) if self._sets else (dialect.name,)
+        ready = self._ready.get(key)
+        if ready is None:
+            made, columns = self.compiled(dialect, key[1:]), self.statement.exported_columns
+            ready = self._ready[key] = _ready(made, dialect, tuple(columns.keys()))
+        return ready
+
+    def compiled(self, dialect: Dialect, keys: tuple[str, ...]) -> SQLCompiler:
+        """For this dialect, setting these columns."""
+        made = self.statement.compile(dialect=dialect, column_keys=keys if self._sets else None)
+        assert isinstance(made, SQLCompiler)
+        return made
+
+    def spoken(self) -> Iterator[tuple[str, tuple[str, ...]]]:
+        """What was run so far: SQL, and the columns that it set."""
+        return ((ready.sql, key[1:]) for key, ready in self._ready.items())
+
+
+def _ready(made: SQLCompiler, dialect: Dialect, columns: tuple[str, ...]) -> Ready:
+    names = made.positiontup if made.positional else list(made.binds)
+    defaults = made.params
+    binds = (
+        (name, defaults[name], made.binds[name].type.dialect_impl(dialect)) for name in names or ()
+    )
+    return Ready(
+        sql=made.string,
+        binds=tuple((name, value, type_.bind_processor(dialect)) for name, value, type_ in binds),
+        columns=columns,
+        positional=made.positional,
+    )
