@@ -70,7 +70,7 @@ def _insert(
     root = _root_of(connection, new)
     place = {"root": root, "state": state, "queue": queue, "owner": owner, "seen_at": now}
     place |= {"attempt": attempt, "generation": generation}
-    no = _add.scalar(connection, {**row, **place})
+    no = _insert_turn.scalar(connection, {**row, **place})
     return Turn(
         new=codec.new_from_row(row),
         no=no,
@@ -81,7 +81,7 @@ def _insert(
     )
 
 
-_add = Prepared(insert(turn).returning(turn.c.no), sets=True)
+_insert_turn = Prepared(insert(turn).returning(turn.c.no), sets=True)
 
 
 def _root_of(connection: Connection, new: NewTurn) -> str:
