@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import cache
+from importlib import import_module
 from typing import Any
 
 from sqlalchemy import Connection, Float, Table
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
@@ -37,15 +37,15 @@ def _now_postgresql(element: now, compiler: SQLCompiler, **_: Any) -> str:
     return "CAST(extract(epoch FROM clock_timestamp()) AS DOUBLE PRECISION)"
 
 
-_INSERT: Mapping[str, Callable[[Table], Any]] = {
-    "sqlite": sqlite.insert,
-    "postgresql": postgresql.insert,
-}
+def _insert(dialect: str, table: Table) -> Any:
+    """The INSERT that knows ON CONFLICT. Only the database in use is loaded: the others
+    are a thirtieth of a start."""
+    return import_module(f"sqlalchemy.dialects.{dialect}").insert(table)
 
 
 @cache
 def _add(dialect: str, table: Table) -> Prepared:
-    return Prepared(_INSERT[dialect](table).on_conflict_do_nothing(), sets=True)
+    return Prepared(_insert(dialect, table).on_conflict_do_nothing(), sets=True)
 
 
 def add(connection: Connection, table: Table, values: Mapping[str, Any]) -> bool:
@@ -55,7 +55,7 @@ def add(connection: Connection, table: Table, values: Mapping[str, Any]) -> bool
 
 @cache
 def _put(dialect: str, table: Table, columns: tuple[str, ...]) -> Prepared:
-    statement = _INSERT[dialect](table)
+    statement = _insert(dialect, table)
     keys = [column.name for column in table.primary_key]
     changed = {name: statement.excluded[name] for name in columns if name not in keys}
     return Prepared(statement.on_conflict_do_update(index_elements=keys, set_=changed), sets=True)
@@ -68,7 +68,7 @@ def put(connection: Connection, table: Table, values: Mapping[str, Any]) -> None
 
 @cache
 def _increase(dialect: str, table: Table, column: str) -> Any:
-    statement = _INSERT[dialect](table)
+    statement = _insert(dialect, table)
     keys = [column.name for column in table.primary_key]
     total = table.c[column] + statement.excluded[column]
     return statement.on_conflict_do_update(index_elements=keys, set_={column: total})

@@ -1,4 +1,5 @@
-"""The tables as the queries see them. The migrations make them; a test compares both.
+"""The tables as the queries see them. The migrations make them and their indexes
+(storage.indexes); a test compares both.
 
 Small columns stand before large ones: SQLite reads a row from the left, and what is far
 to the right costs nothing unless it is asked for.
@@ -6,7 +7,7 @@ to the right costs nothing unless it is asked for.
 
 from __future__ import annotations
 
-from sqlalchemy import Column, Float, ForeignKey, Index, Integer, MetaData, String, Table, text
+from sqlalchemy import Column, Float, ForeignKey, Integer, MetaData, String, Table, text
 from sqlalchemy.engine import Dialect
 from sqlalchemy.types import TypeDecorator
 
@@ -46,7 +47,6 @@ inbox = Table(
     Column("seen_at", Float, nullable=False),
     _number("repeats"),
     _moment("repeated_at"),
-    Index("inbox_seen", "seen_at"),
     sqlite_with_rowid=False,
 )
 """Every event ever claimed, until it is pruned: the memory against doubles. `repeats`:
@@ -184,7 +184,6 @@ gap = Table(
     Column("since", Float, primary_key=True, nullable=False),
     Column("until", Float, nullable=False),
     _words("why"),
-    Index("gap_until", "until"),
     sqlite_with_rowid=False,
 )
 """What nobody heard and nobody could fetch."""
@@ -223,30 +222,3 @@ UNPROVEN = text("delivery IN ('undelivered', 'unconfirmed') AND ended_at IS NOT 
 
 REPEATED = text("repeats > 0")
 """Events that came again."""
-
-_in_lane = text("queue IS NOT NULL")
-_outside = text("owner IS NOT NULL")
-_in_history = text("done IS NOT NULL")
-_again = text("retry_at IS NOT NULL")
-_of_turn = text("turn_id IS NOT NULL")
-_sums = ("prompt_tokens", "completion_tokens", "cached_tokens", "reasoning_tokens", "cost")
-
-Index("turn_id", turn.c.id, unique=True)
-Index("turn_message", turn.c.bot, turn.c.message_id, turn.c.no)
-Index("turn_asked", turn.c.bot, turn.c.asked_at)
-for _name, _of, _columns, _where in (
-    ("turn_queue", turn, ("queue", "no"), _in_lane),
-    ("turn_outside", turn, ("owner",), _outside),
-    ("turn_history", turn, ("conversation", "generation", "done"), _in_history),
-    ("turn_root", turn, ("root",), _in_history),
-    ("turn_part", turn, ("conversation", "generation", "no"), ENDED_CHAT),
-    ("turn_person", turn, ("conversation", "generation", "sender", "no"), ENDED_CHAT),
-    ("turn_due", turn, ("retry_at",), _again),
-    ("turn_unproven", turn, ("no", "delivery"), UNPROVEN),
-    ("usage_time", turn, ("ended_at", *_sums), BILLED),
-    ("usage_person", turn, ("sender", "ended_at", *_sums), BILLED),
-    ("usage_place", turn, ("conversation", "ended_at", *_sums), BILLED),
-    ("inbox_turn", inbox, ("turn_id",), _of_turn),
-    ("inbox_repeated", inbox, ("repeats",), REPEATED),
-):
-    Index(_name, *(_of.c[name] for name in _columns), sqlite_where=_where, postgresql_where=_where)

@@ -16,7 +16,7 @@ from sqlalchemy import Connection, create_engine, inspect
 from adapters.playground.clock import START, VirtualClock
 from bot.contract import Ending, Handle, Person, QuotePart, TextPart, TurnStore, UnreadablePart
 from bot.errors import StoreTooNew
-from storage import migrations, schema
+from storage import indexes, migrations, schema
 from storage.contents import contents
 from storage.migrations import migrate
 from storage.sqlite import engine_for
@@ -83,6 +83,7 @@ def test_migrations_make_what_the_queries_see(tmp_path: Path) -> None:
     schema.metadata.create_all(made)
     with made.connect() as connection:
         assert mine == shape(connection)
+    assert len(mine["indexes"]) == len(indexes.ALL)
     migrated.dispose()
     made.dispose()
 

@@ -14,7 +14,7 @@ from sqlalchemy.schema import CreateIndex, CreateTable
 
 from adapters.playground.clock import START, VirtualClock
 from bot.contract import Ending, Event, Gap, Handle, Moment, NewTurn, Person, TextPart
-from storage import dialect, schema
+from storage import dialect, indexes, schema
 from storage.database import Database
 from storage.leases import Lease
 from storage.prepared import Prepared
@@ -236,6 +236,6 @@ def test_what_is_written_per_database_compiles(name: str) -> None:
 def test_the_tables_are_postgresql_too() -> None:
     for table in schema.metadata.sorted_tables:
         assert "WITHOUT ROWID" not in str(CreateTable(table).compile(dialect=postgresql.dialect()))
-        for index in table.indexes:
-            made = str(CreateIndex(index).compile(dialect=postgresql.dialect()))
-            assert ("WHERE" in made) == (index.dialect_options["sqlite"]["where"] is not None)
+    for index in indexes.ALL:
+        made = str(CreateIndex(index).compile(dialect=postgresql.dialect()))
+        assert ("WHERE" in made) == (index.dialect_options["sqlite"]["where"] is not None)
