@@ -11,7 +11,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta, timezone
+from datetime import date, timedelta
+from functools import lru_cache
 
 from bot.contract import (
     ChatKind,
@@ -26,7 +27,10 @@ from bot.contract import (
 )
 from bot.texts import knows, say
 
-BEIJING = timezone(timedelta(hours=8))
+BEIJING = 8 * 3_600.0
+"""Seconds that Beijing is ahead of UTC, all year round."""
+
+EPOCH = date(1970, 1, 1)
 WEEKDAYS = "一二三四五六日"
 
 TOKENS_WIDE, TOKENS_NARROW, TOKENS_PROMPT = 0.6, 0.25, 4
@@ -77,12 +81,12 @@ def _size(exchange: Exchange) -> float:
     return asked + _tokens(exchange.answer) + _tokens(exchange.reasoning) + 2 * TOKENS_PROMPT
 
 
-_WIDE = re.compile("[\u2e80-\u9fff\uac00-\ud7af\uf900-\ufaff\uff00-\uffef]")
+_WIDE = re.compile("[\u2e80-\u9fff\uac00-\ud7af\uf900-\ufaff\uff00-\uffef]+")
 
 
 def _tokens(text: str) -> float:
-    wide = 0 if text.isascii() else len(_WIDE.findall(text))
-    return wide * TOKENS_WIDE + (len(text) - wide) * TOKENS_NARROW
+    narrow = len(text) if text.isascii() else len(_WIDE.sub("", text))
+    return (len(text) - narrow) * TOKENS_WIDE + narrow * TOKENS_NARROW
 
 
 # ---------------------------------------------------------------- questions
@@ -110,8 +114,14 @@ def _questions(asked: Sequence[_Asked], chat_kind: ChatKind) -> list[str]:
 
 
 def _day(at: float) -> str:
-    moment = datetime.fromtimestamp(min(max(at, 0.0), LATEST), BEIJING)
-    return f"{moment:%Y-%m-%d} 星期{WEEKDAYS[moment.weekday()]}"
+    return _named(int((min(max(at, 0.0), LATEST) + BEIJING) // 86_400))
+
+
+@lru_cache(maxsize=64)
+def _named(day: int) -> str:
+    """The day with this number, counted from EPOCH."""
+    found = EPOCH + timedelta(days=day)
+    return f"{found:%Y-%m-%d} 星期{WEEKDAYS[found.weekday()]}"
 
 
 def _names(speakers: Iterable[Person]) -> dict[str, str]:

@@ -8,6 +8,7 @@ column takes them. A whole pair written as two halves becomes its character.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 import orjson
@@ -107,7 +108,9 @@ def person_to_json(person: Person) -> str:
     return dump([person.id, person.name, *person.also])
 
 
+@lru_cache(maxsize=1024)
 def person_from_json(text: str) -> Person:
+    """Remembered: a history is mostly the same people again."""
     id_, name, *also = load(text)
     return Person(id_, name, tuple(also))
 
