@@ -57,6 +57,8 @@ class Place:
         """The place of the line below `line`."""
         if self.fence is not None:
             return Place(None, self.inside, False) if self.fence.closed_by(line) else self
+        if not self.inside and line[:1].isalpha():
+            return _PROSE
         if fence := self.opened_by(line):
             return Place(fence, fence.inside, False)
         if not line.strip():
@@ -85,6 +87,10 @@ class Place:
         if self.blank and width < self.inside:
             return width if width >= 2 else 0
         return self.inside
+
+
+_PROSE = Place(blank=False)
+"""Below a line that begins with a letter, outside fences and lists: most lines are such."""
 
 
 def _width(text: str) -> int:

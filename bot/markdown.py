@@ -96,6 +96,9 @@ _LINE_MARKS = re.compile(r"(?:[ \t]*+(?:>|#{1,6}(?=[ \t]|\Z)|[-*+](?=[ \t])))*+"
 _RULE = re.compile(r"[-*_= \t]*+\Z")
 _BAR = re.compile(r"(?<!\\)\|")
 _BREAK = re.compile(r"<br ?/?>", re.IGNORECASE)
+AT_CUT = 10
+"""Characters in front of a cut that may be read otherwise without what follows it."""
+
 _MARK = re.compile(
     r"\\([!-/:-@\[-`{-~])|`+|\*{2,}|~{2,}"
     r"|\*(?!(?<=[0-9A-Za-z]\*)[0-9A-Za-z])(?!(?<!\S\*)(?!\S))"  # not 2*3, not 2 * 3
@@ -104,21 +107,45 @@ _MARK = re.compile(
 
 
 def preview(text: str, limit: int = 100) -> str:
-    """One plain line of at most `limit` characters for a chat list."""
+    """One plain line of at most `limit` characters for a chat list. Costs as much as what
+    it shows, not as the text, because a growing reply is previewed at every update."""
     taken = 1000 + 40 * limit
     while True:
-        plain = " ".join(" ".join(_plain_lines(text[:taken])).split())
+        plain = _beginning(_plain_lines(text[:taken], limit), limit)
         if len(plain) > limit or taken >= len(text):
             return _shortened(plain, limit)
         taken *= 4
 
 
-def _plain_lines(text: str) -> Iterator[str]:
+def _beginning(lines: Iterator[str], limit: int) -> str:
+    """The words of the lines, until they are longer than `limit`."""
+    words, size = list[str](), -1
+    for line in lines:
+        more = line.split()
+        words += more
+        size += sum(map(len, more)) + len(more)
+        if size > limit:
+            break
+    return " ".join(words)
+
+
+def _plain_lines(text: str, limit: int) -> Iterator[str]:
     for kind, line in kinds(text.split("\n")):
         if kind is Kind.CODE:
             yield line
         elif kind not in (Kind.FENCE, Kind.DELIMITER):
-            yield _plain(_BAR.sub(" ", line) if kind in TABLE else line)
+            yield _plain_start(_BAR.sub(" ", line) if kind in TABLE else line, limit)
+
+
+def _plain_start(line: str, limit: int) -> str:
+    """As much of the plain line as is more than `limit` characters. What follows a cut
+    changes the marks at the cut alone, unless a link is open there."""
+    begin = line[: 4 * limit + 2 * AT_CUT]
+    if len(begin) < len(line) and "[" not in begin:
+        plain = _plain(begin)
+        if len(" ".join(plain.split())) > limit + AT_CUT:
+            return plain
+    return _plain(line)
 
 
 def _plain(line: str) -> str:

@@ -601,6 +601,40 @@ def test_a_preview_is_one_short_line(text: str, limit: int):
     assert line == " ".join(line.split())
 
 
+MARKED = (
+    "*",
+    "**",
+    "~~",
+    "_",
+    "`",
+    "\\",
+    "<br>",
+    "[a](",
+    "b)",
+    "[",
+    " ",
+    "  ",
+    "\n",
+    "- ",
+    "中",
+    "x",
+)
+dense = st.lists(st.sampled_from(MARKED), max_size=200).map("".join)
+
+
+@lawful
+@given(st.one_of(texts, dense), st.integers(1, 30))
+@example("字" * 39 + "*" * 60 + "字", 30)
+@example("字" * 100 + "[字](" + "b" * 300 + ")", 30)
+def test_a_preview_is_the_beginning_of_the_whole_plain_text(text: str, limit: int):
+    line, whole = preview(text, limit), preview(text, len(text) + 1)
+    if len(whole) <= limit:
+        assert line == whole
+    else:
+        assert line.endswith("…")
+        assert whole.startswith(line[:-1])
+
+
 # ---------------------------------------------------------------- big inputs
 
 SIZE = 200_000
