@@ -102,13 +102,13 @@ def _keepers(commands: Commands) -> tuple[argparse.ArgumentParser, ...]:
 
 
 def _run(options: argparse.Namespace) -> int:
-    """Nothing of what a start loads is garbage: to look for it takes a tenth of the start
-    (bot.app.run enables it again)."""
-    gc.disable()
     settings = load(file=options.config)
+    gc.disable()  # nothing of what is loaded now is garbage; to look is a tenth of the start
     from bot.redact import set_up_logging
     from bot.serving import run
 
+    gc.freeze()  # it stays for good: no later collection walks through it either
+    gc.enable()
     set_up_logging(settings.log, secrets_of(settings))
     names = "、".join(f"{bot.name} ({bot.platform})" for bot in settings.bots)
     print(f"鹊桥启动：{names}，模型 {settings.model.model}。Ctrl+C 退出。", file=sys.stderr)
