@@ -18,7 +18,6 @@ from sqlalchemy.sql.compiler import SQLCompiler
 
 Values = Mapping[str, Any]
 
-
 Bind = tuple[str, Any, Callable[[Any], Any] | None]
 """A parameter: its name, what it is when nobody gives it, and what its type makes of a
 value before the driver sees it."""
@@ -94,12 +93,15 @@ class Prepared:
         key = (dialect.name, *values) if self._sets else (dialect.name,)
         ready = self._ready.get(key)
         if ready is None:
-            made, columns = self.compiled(dialect, key[1:]), self.statement.exported_columns
-            ready = self._ready[key] = _ready(made, dialect, tuple(columns.keys()))
+            ready = self._ready[key] = self.ready(dialect, key[1:])
         return ready
 
-    def compiled(self, dialect: Dialect, keys: tuple[str, ...]) -> SQLCompiler:
+    def ready(self, dialect: Dialect, keys: tuple[str, ...]) -> Ready:
         """For this dialect, setting these columns."""
+        columns = self.statement.exported_columns.keys()
+        return _ready(self._compiled(dialect, keys), dialect, tuple(columns))
+
+    def _compiled(self, dialect: Dialect, keys: tuple[str, ...]) -> SQLCompiler:
         made = self.statement.compile(dialect=dialect, column_keys=keys if self._sets else None)
         assert isinstance(made, SQLCompiler)
         return made
@@ -110,14 +112,9 @@ class Prepared:
 
 
 def _ready(made: SQLCompiler, dialect: Dialect, columns: tuple[str, ...]) -> Ready:
-    names = made.positiontup if made.positional else list(made.binds)
-    defaults = made.params
-    binds = (
-        (name, defaults[name], made.binds[name].type.dialect_impl(dialect)) for name in names or ()
+    types = {name: bind.type.dialect_impl(dialect) for bind, name in made.bind_names.items()}
+    names = made.positiontup if made.positional else types
+    binds = tuple(
+        (name, made.params[name], types[name].bind_processor(dialect)) for name in names or ()
     )
-    return Ready(
-        sql=made.string,
-        binds=tuple((name, value, type_.bind_processor(dialect)) for name, value, type_ in binds),
-        columns=columns,
-        positional=made.positional,
-    )
+    return Ready(made.string, binds, columns, made.positional)

@@ -17,7 +17,7 @@ from bot.contract import Ending, Event, Gap, Handle, Moment, NewTurn, Person, Te
 from storage import dialect, indexes, schema
 from storage.database import Database
 from storage.leases import Lease
-from storage.prepared import Prepared
+from storage.prepared import Prepared, Ready
 from storage.store import SqlTurnStore
 
 LATER = START + 10**6
@@ -214,11 +214,18 @@ async def test_every_statement_is_postgresql_too(database: Database) -> None:
     spoken = postgresql.dialect()  # type: ignore[no-untyped-call]
     for one in Prepared.known:
         if not isinstance(one.statement, sqlite.Insert):
-            sql.update(one.compiled(spoken, keys).string for _, keys in one.spoken())
+            sql.update(_named(one.ready(spoken, keys)) for _, keys in one.spoken())
     assert len(sql) > 60
     assert any("FOR UPDATE SKIP LOCKED" in one for one in sql)
     assert any("clock_timestamp" in one for one in sql)
     assert not any(dialect.NOW in one for one in sql)
+
+
+def _named(ready: Ready) -> str:
+    """The SQL of a driver whose parameters have names, once each of them is bound."""
+    for name in ready.bound({name: None for name, *_ in ready.binds}):
+        assert f"%({name})s" in ready.sql
+    return ready.sql
 
 
 @pytest.mark.parametrize("name", ["sqlite", "postgresql"])
@@ -230,7 +237,7 @@ def test_what_is_written_per_database_compiles(name: str) -> None:
         (dialect._put(name, schema.gap, gap), gap),
     ):
         assert isinstance(statement.statement, spoken.Insert)
-        assert "ON CONFLICT" in statement.compiled(spoken.dialect(), columns).string
+        assert "ON CONFLICT" in statement.ready(spoken.dialect(), columns).sql
 
 
 def test_the_tables_are_postgresql_too() -> None:
