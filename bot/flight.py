@@ -31,6 +31,9 @@ class Flight:
         self, sink: ReplySink, shown_at: float, deadline: float, hurried: asyncio.Event
     ) -> Grant:
         """Room for a final. Raises Transient when there is none until the deadline."""
+        free = self._pacer.at_once(sink.charges("finish"), Priority.FINAL, shown_at)
+        if free is not None:
+            return free
         grant = asyncio.ensure_future(self.room(sink, "finish", Priority.FINAL, shown_at))
         hurry = asyncio.ensure_future(hurried.wait())
         try:

@@ -250,6 +250,20 @@ class Pacer:
             raise
         return Grant(self, request)
 
+    def at_once(
+        self, charges: tuple[Charge, ...], priority: Priority, shown_at: float
+    ) -> Grant | None:
+        """As grant(), if nothing has to be waited for."""
+        if not charges:
+            return Grant(self, None)
+        now = self._clock.monotonic()
+        request = self._scheduler.ask(charges, priority, shown_at, now)
+        self._run(request)
+        if request.granted_at is not None:
+            return Grant(self, request)
+        self.give_back(request)
+        return None
+
     def depart(self, request: Request) -> None:
         self._scheduler.depart(request)
 
@@ -265,10 +279,11 @@ class Pacer:
         `retry_after` seconds, and a lower limit that comes back slowly."""
         self._scheduler.refused(bucket, retry_after, self._clock.monotonic())
 
-    def _run(self) -> None:
+    def _run(self, hasty: Request | None = None) -> None:
+        """`hasty` is a request that nobody waits for."""
         for request in self._scheduler.run(self._clock.monotonic()):
-            granted = self._waiting.pop(request)
-            if not granted.done():
+            granted = None if request is hasty else self._waiting.pop(request)
+            if granted is not None and not granted.done():
                 granted.set_result(None)
         self._set_timer()
 

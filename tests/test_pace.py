@@ -947,6 +947,21 @@ async def test_free_calls_are_granted_at_once():
         await pacer.grant(ONE, Priority.UPDATE, NEVER)
 
 
+async def test_at_once_takes_what_is_free_and_never_waits():
+    clock = CountingClock(settle=0.001)
+    pacer = Pacer(clock)
+    with no_task_left():
+        grant = pacer.at_once(ONE, Priority.FINAL, 0.0)
+        assert grant is not None
+        assert pacer.at_once(ONE, Priority.FINAL, 0.0) is None
+        waiting = asyncio.create_task(pacer.grant(ONE, Priority.UPDATE, 0.0))
+        await turns()
+        assert not waiting.done()
+        grant.give_back()
+        await turns()
+        assert waiting.done(), "what was refused at once claims nothing"
+
+
 async def test_waiting_tasks_go_one_by_one_in_their_order():
     clock = CountingClock(settle=0.001)
     pacer = Pacer(clock)
