@@ -287,6 +287,7 @@ def _dingtalk(bot: DingTalkBot, http: Http, clock: Clock, meter: Meter) -> ChatP
         card_state_key=bot.card_state_key,
         public_template=bot.public_template,
         receipts=bot.receipts,
+        recall_events=bot.recall_events,
         deaf_after=bot.deaf_after,
         transport=bot.transport,
         pace=bot.pace,

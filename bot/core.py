@@ -107,7 +107,7 @@ class Bot:
         if turn is None:
             # It may still be on its way: then it is recognised, and not answered.
             await self._store.accept(Event(f"{bot}:{message_id}", None, reason="recalled"))
-        elif turn.new.chat == chat and not await self._end(turn, "recalled"):
+        elif chat in ("", turn.new.chat) and not await self._end(turn, "recalled"):
             await self._store.accept(Event(_recall_of(turn), None, reason="recalled"))
 
     async def _was_recalled(self, turn: Turn) -> bool:

@@ -88,6 +88,9 @@ class DingTalkBot:
     card_state_key: str = key("the template's state variable, if it has one", default="")
     public_template: bool = key("use DingTalk's public AI card", default=False)
     receipts: bool = key("mark messages with an emotion (two API calls each)", default=False)
+    recall_events: bool = key(
+        "listen to recalls of people's messages, if your console offers the event", default=False
+    )
     deaf_after: float = key("seconds without the server's pings that end a link", default=90.0)
     transport: Transport = key("native or sdk", default="native", choices=("native", "sdk"))
     pace: float = key("seconds between a card's first two texts; later gaps grow", default=1.0)

@@ -260,6 +260,44 @@ async def test_recall_of_a_question_that_waits(house: Any) -> None:
     assert len(house.deepseek.requests) == 1
 
 
+@pytest.mark.parametrize("told", [True, False])
+async def test_on_dingtalk_a_recall_ends_the_answer_where_it_is_pushed(
+    house: Any, told: bool
+) -> None:
+    """Whether it is, is not certain: a setting here, a switch of the simulator there."""
+    house.dingtalk.policy.recall_events = told
+    house.dingtalk_keys["recall_events"] = True
+    await house.start()
+    room = house.room("dingtalk")
+    message, _ = await running(house, room)
+    await house.dingtalk.recall(message)
+    if not told:
+        await asyncio.sleep(0.3)
+        assert house.deepseek.cancelled == 0
+        await room.say("/stop")
+    turn = await house.ended("dingtalk", message)
+    assert turn.state == ("recalled" if told else "stopped")
+    await house.settled(room.answers)
+    assert house.complaints(paced=False) == []
+
+
+async def test_a_recall_that_could_not_be_stored_comes_again(house: Any) -> None:
+    house.dingtalk.policy.recall_events = True
+    house.dingtalk.policy.redeliver_after = (1.0,)
+    house.dingtalk_keys["recall_events"] = True
+    await house.start()
+    room = house.room("dingtalk")
+    await running(house, room)
+    waiting = await room.say("之后")
+    await until(house, lambda: len(house.dingtalk.acks) == 2)
+    broken = await house.breakable()
+    broken.set()
+    await house.dingtalk.recall(waiting)
+    await until(house, lambda: any(ack.code == 500 for ack in house.dingtalk.acks))
+    broken.clear()
+    assert (await house.ended("dingtalk", waiting)).state == "recalled"
+
+
 async def test_a_recalled_question_that_nobody_could_answer_is_on_no_list(house: Any) -> None:
     """The send was cut off, and beside a message that is gone nothing can be said."""
     house.deepseek.script("问", ["慢答"], first=3.0)

@@ -13,6 +13,13 @@ CARD_CALLBACK = "/v1.0/card/instances/callback"
 TOPICS = (MESSAGES, CARD_CALLBACK)
 """The CALLBACK topics that are subscribed (reference/dingtalk.md 3)."""
 
+EVENTS = "*"
+"""The topic of every EVENT."""
+
+RECALL = "robot_msg_recall"
+"""The eventType of a recall. Whether it is pushed for a person's message, and names it as
+`msgId`, is not certain (reference/dingtalk.md 3)."""
+
 OK, UNKNOWN_TOPIC, FAILED = 200, 404, 500
 """Codes of an acknowledgement (reference/dingtalk.md 2.5)."""
 
@@ -20,12 +27,14 @@ OK, UNKNOWN_TOPIC, FAILED = 200, 404, 500
 @dataclass(frozen=True, slots=True)
 class Frame:
     """One frame from the server. `kind` is SYSTEM, EVENT or CALLBACK; `data` is the JSON
-    text as it came; `message_id` may be empty, then no answer is wanted."""
+    text as it came; `message_id` may be empty, then no answer is wanted. `event`: the
+    eventType of an EVENT."""
 
     kind: str
     topic: str
     message_id: str
     data: str
+    event: str = ""
 
 
 def decode(text: str | bytes) -> Frame:
@@ -39,7 +48,8 @@ def decode(text: str | bytes) -> Frame:
     data = value.get("data", "")
     if not isinstance(data, str):
         data = dumps(data)
-    return Frame(kind, text_at(headers, "topic"), text_at(headers, "messageId"), data)
+    topic, event = text_at(headers, "topic"), text_at(headers, "eventType")
+    return Frame(kind, topic, text_at(headers, "messageId"), data, event)
 
 
 def payload(frame: Frame) -> dict[str, Any]:
@@ -60,6 +70,11 @@ def ack(frame: Frame, data: str, code: int = OK) -> str:
 def response(value: dict[str, Any] | None) -> str:
     """The `data` of a CALLBACK's answer; for a card the change it shows (2.5)."""
     return dumps({"response": value})
+
+
+def event_later() -> str:
+    """The same for one that is to come again (2.5)."""
+    return dumps({"status": "LATER", "message": "later"})
 
 
 def event_taken() -> str:

@@ -8,7 +8,7 @@ import asyncio
 import logging
 import math
 from collections.abc import Coroutine
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import quote
 
@@ -80,8 +80,9 @@ class _Line:
 
 
 class DingTalkLink:
-    """The Stream connection of one app. `on_frame` gets topic and data of each CALLBACK and
-    returns what the answer carries; what it raises is not acknowledged as handled."""
+    """The Stream connection of one app. `on_frame` gets topic and data of each CALLBACK,
+    and of a recall its eventType in place of the topic; it returns what the answer
+    carries, and what it raises is not acknowledged as handled."""
 
     def __init__(
         self, settings: DingTalkSettings, http: Http, clock: Clock, on_frame: OnFrame
@@ -113,13 +114,19 @@ class DingTalkLink:
 
     # ------------------------------------------------------------ connecting
 
+    def _subscriptions(self) -> list[dict[str, str]]:
+        """Events cost of the month's pushes, so they are asked for by setting only (5.7)."""
+        wanted = [("CALLBACK", topic) for topic in frames.TOPICS]
+        wanted += [("EVENT", frames.EVENTS)] if self._settings.recall_events else []
+        return [{"type": kind, "topic": topic} for kind, topic in wanted]
+
     async def _open(self) -> URL:
         """A ticket, good for one connection within 90 s (reference/dingtalk.md 2.1)."""
         body = {
             "clientId": self._settings.client_id,
             "clientSecret": self._settings.client_secret,
             "ua": USER_AGENT,
-            "subscriptions": [{"type": "CALLBACK", "topic": t} for t in frames.TOPICS],
+            "subscriptions": self._subscriptions(),
         }
         url = f"{self._settings.base_url.rstrip('/')}/v1.0/gateway/connections/open"
         try:
@@ -225,11 +232,18 @@ class DingTalkLink:
         if frame.kind == "SYSTEM":
             return frame.data, frames.OK
         if frame.kind == "EVENT":
-            return frames.event_taken(), frames.OK
+            return await self._event(frame)
         if frame.kind != "CALLBACK" or frame.topic not in frames.TOPICS:
             log.warning("unknown topic: %s %s", frame.kind[:20], frame.topic[:80])
             return frames.response(None), frames.UNKNOWN_TOPIC
         return await self._callback(frame)
+
+    async def _event(self, frame: Frame) -> tuple[str, int]:
+        if frame.event == frames.RECALL and self._settings.recall_events:
+            _, code = await self._callback(replace(frame, topic=frames.RECALL))
+            if code != frames.OK:
+                return frames.event_later(), code
+        return frames.event_taken(), frames.OK
 
     async def _callback(self, frame: Frame) -> tuple[str, int]:
         try:

@@ -10,7 +10,7 @@ from typing import Any
 
 from adapters.dingtalk.content import parts_of
 from adapters.dingtalk.foreign import items_at, number_at, object_at, text_at
-from adapters.dingtalk.frames import CARD_CALLBACK, MESSAGES
+from adapters.dingtalk.frames import CARD_CALLBACK, MESSAGES, RECALL
 from bot.contract import (
     CardAction,
     ChatKind,
@@ -44,7 +44,14 @@ class Nothing:
     reason: str
 
 
-Event = InboundMessage | CardAction
+@dataclass(frozen=True, slots=True)
+class Recalled:
+    """A person took a message back (frames.RECALL)."""
+
+    message_id: str
+
+
+Event = InboundMessage | CardAction | Recalled
 
 
 def parse(topic: str, data: object, bot: str, robot: str) -> Event | Nothing:
@@ -56,7 +63,15 @@ def parse(topic: str, data: object, bot: str, robot: str) -> Event | Nothing:
         return _message(data, bot, robot)
     if topic == CARD_CALLBACK:
         return _action(data, bot)
+    if topic == RECALL:
+        return _recall(data)
     return Nothing("unknown_topic")
+
+
+def _recall(data: Mapping[str, Any]) -> Recalled | Nothing:
+    """One that names only a processQueryKey is of a message of ours."""
+    message_id = text_at(data, "msgId")
+    return Recalled(message_id) if message_id else Nothing("recall of no person's message")
 
 
 # ---------------------------------------------------------------- messages

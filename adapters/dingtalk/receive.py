@@ -13,8 +13,8 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 from adapters.dingtalk.content import used_up
-from adapters.dingtalk.frames import MESSAGES
-from adapters.dingtalk.parse import Event, Nothing, parse
+from adapters.dingtalk.frames import CARD_CALLBACK, MESSAGES
+from adapters.dingtalk.parse import Event, Nothing, Recalled, parse
 from adapters.meter import Unmetered
 from bot.contract import ActionReply, CardAction, Clock, InboundMessage, Intake, Meter
 from bot.errors import BorderError, StoreError
@@ -32,6 +32,9 @@ ACTION_SECONDS = 1.6
 
 APOLOGIES = 1000
 """Messages whose apology is remembered, so that a redelivery brings no second one."""
+
+PUSHES = {MESSAGES: "push", CARD_CALLBACK: "button"}
+"""As what a frame counts; any other is an event."""
 
 OnFrame = Callable[[str, dict[str, Any]], Awaitable[dict[str, Any] | None]]
 Apologise = Callable[[InboundMessage], Awaitable[None]]
@@ -92,6 +95,7 @@ class Receiver:
             log.error("event not acknowledged, the store failed: %s", error)
             if isinstance(parsed, InboundMessage):
                 self._say_sorry(parsed, error.claim if isinstance(error, _Slow) else None)
+            if not isinstance(parsed, CardAction):
                 raise
             return seen(ActionReply(both("error.busy", ref=parsed.turn[:8]), "error"))
 
@@ -101,7 +105,7 @@ class Receiver:
         if topic == MESSAGES and isinstance(data, dict) and used_up(data):
             self._meter.used_up("message")
         else:
-            self._meter.count("push" if topic == MESSAGES else "button", "message")
+            self._meter.count(PUSHES.get(topic, "event"), "message")
 
     async def _until_safe(self, parsed: Event) -> dict[str, Any] | None:
         """Repeat a failed claim in memory while the acknowledgement can wait."""
@@ -130,6 +134,9 @@ class Receiver:
     async def _hand_over(self, parsed: Event) -> dict[str, Any] | None:
         if isinstance(parsed, InboundMessage):
             await self._intake.message(parsed)
+            return None
+        if isinstance(parsed, Recalled):
+            await self._intake.recalled(self._bot, "", parsed.message_id)
             return None
         return seen(await self._intake.action(parsed))
 

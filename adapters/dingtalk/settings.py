@@ -37,7 +37,8 @@ class DingTalkSettings:
     https://api.dingtalk.com and https://oapi.dingtalk.com; `pace` is the seconds
     between the first two texts of a card, and the gaps after it grow; `deaf_after` the
     seconds without a SYSTEM ping, on a connection that used to get them, after which it
-    counts as deaf (2.7), and more where they are rare; `rotate` the seconds of
+    counts as deaf (2.7), and more where they are rare; `recall_events` subscribes to
+    events, for recalls of people's messages (3, unsure); `rotate` the seconds of
     silence after which a fresh connection is opened, 0 for never."""
 
     bot: str
@@ -50,6 +51,7 @@ class DingTalkSettings:
     card_state_key: str = ""
     public_template: bool = False
     receipts: bool = False
+    recall_events: bool = False
     transport: Literal["native", "sdk"] = "native"
     pace: float = 1.0
     deaf_after: float = 90.0

@@ -118,7 +118,9 @@ class Intake(Protocol):
 
     async def action(self, action: CardAction) -> ActionReply: ...
 
-    async def recalled(self, bot: str, chat: str, message_id: str) -> None: ...
+    async def recalled(self, bot: str, chat: str, message_id: str) -> None:
+        """A person took this message back. `chat` is empty where the event does not say it
+        as messages do."""
 
     def gap(self, bot: str, since: float, until: float) -> None:
         """Nothing was heard for certain between these moments (seconds since the epoch

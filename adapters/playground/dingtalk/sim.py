@@ -265,6 +265,19 @@ class DingTalkSim:
         )
         return event_id
 
+    async def recall(self, message_id: str) -> None:
+        """A person takes a message back; the bot hears of it where the policy says so."""
+        data = self.world.inbound[message_id]
+        self.world.change(self.world.bubbles[message_id], _recalled)
+        if self.policy.recall_events:
+            event = {
+                "msgId": message_id,
+                "openConversationId": data["conversationId"],
+                "robotCode": data["robotCode"],
+                "operatTime": self._b.millis(),
+            }
+            await self.deliver_event("robot_msg_recall", event)
+
     async def send_garbage(self, text: str) -> None:
         """Put a raw text frame on every link."""
         for link in list(self.links):
@@ -374,3 +387,7 @@ class DingTalkSim:
 
 def _dumps(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False)
+
+
+def _recalled(bubble: Bubble) -> None:
+    bubble.recalled = True

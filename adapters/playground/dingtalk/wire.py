@@ -110,7 +110,8 @@ class Policy:
     `param_max_bytes`: of one cardParamMap value; 0 for no limit. `after_finalize`:
     whether a frame after the last one is refused or swallowed. `private_space`: what a
     button of a private card says as spaceId: the user, the chat or nothing (only the
-    group's form is documented, reference 6.6). `unsafe_words`: texts
+    group's form is documented, reference 6.6). `recall_events`: the recall of a person's
+    message is pushed and names it (unsure, reference 3). `unsafe_words`: texts
     holding one meet the content filter. `missing_scopes`: rights the app has not got.
     """
 
@@ -132,6 +133,7 @@ class Policy:
     param_max_bytes: int = 0
     after_finalize: Literal["refuse", "swallow"] = "refuse"
     private_space: Literal["user", "chat", "none"] = "user"
+    recall_events: bool = False
     unsafe_words: set[str] = field(default_factory=set)
     missing_scopes: set[str] = field(default_factory=set)
 
