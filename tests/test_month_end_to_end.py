@@ -69,6 +69,7 @@ async def test_counts_are_those_of_the_platforms_own_books(house: Any) -> None:
     rooms = [house.room(p, kind) for p in PLATFORMS for kind in ("p2p", "group")]
     for room in rooms:
         await room.say("第一个问题")
+    for room in rooms:
         await room.answer()
     house.feishu.revoke_tokens()
     house.dingtalk.revoke_tokens()
@@ -78,6 +79,7 @@ async def test_counts_are_those_of_the_platforms_own_books(house: Any) -> None:
     house.dingtalk.faults.order(dingtalk.CARD_CREATE_DELIVER, Fault("status", status=500, body={}))
     for room in rooms:
         await room.say("第二个问题")
+    for room in rooms:
         await room.answer(2)
     for room in rooms[2:]:
         await room.say("/status")
