@@ -152,6 +152,20 @@ async def test_a_card_given_up_by_a_killed_process_does_not_stand_either(house: 
     assert house.feishu.open_cards() == []
 
 
+@pytest.mark.parametrize("number", [99991403, 99991672, 300122])
+async def test_a_whole_text_counts_when_only_its_animation_cannot_be_ended(
+    house: Any, number: int
+) -> None:
+    house.deepseek.script("问", ["好的回答"])
+    await house.start()
+    chat = Chat(house, "feishu")
+    house.feishu.faults.order(feishu.CARD_SETTINGS, code(number), times=9)
+    message = await chat.say("问")
+    turn = await house.ended("feishu", message)
+    assert (turn.state, turn.ending.delivery) == ("answered", "delivered")
+    assert [b.text for b in chat.seen()] == ["好的回答"]
+
+
 async def test_a_dingtalk_text_refused_twice_ends_with_a_sentence(house: Any) -> None:
     house.deepseek.script("问", ["好的回答"])
     await house.start()

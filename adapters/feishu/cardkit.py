@@ -258,7 +258,9 @@ class CardKit:
         changes = {key: closed[key] for key in ("streaming_mode", "summary")}
         try:
             await self._confirm(self._settings(changes))
-        except Bug as error:
+        except (RateLimited, Transient, Uncertain):
+            raise
+        except BorderError as error:
             log.warning("streaming mode closes by itself: %s", error)
 
     async def step_aside(self, card_id: str, last: Snapshot | None) -> None:
