@@ -117,16 +117,22 @@ def _text(truth: Truth, turn: Turn, ending: Ending) -> Iterator[str]:
     """The answer is the model's text, or its beginning."""
     if turn.new.kind != "chat" or notice_of(turn) or ending.state == "refused":
         return
-    label, said = label_of(turn), truth.town.texts(_nonce(turn))
+    label = label_of(turn)
+    said = [text for nonce in _nonces(turn) for text in truth.town.texts(nonce)]
     if ending.text and not any(text.startswith(ending.text) for text in said):
         yield f"{label} holds what the model did not say: {ending.text[:60]}…{ending.text[-60:]}"
     elif ending.state == "answered" and ending.finish == "stop" and ending.text not in said:
         yield f"{label} is answered with a part of what the model said: …{ending.text[-60:]}"
 
 
-def _nonce(turn: Turn) -> str:
+def _nonces(turn: Turn) -> list[str]:
+    """More than one where lines beside a picture became one question."""
     words = " ".join(getattr(part, "text", "") for part in turn.new.parts)
-    return next(iter(sorted(voice.nonces(words))), "")
+    return sorted(voice.nonces(words))
+
+
+def _nonce(turn: Turn) -> str:
+    return next(iter(_nonces(turn)), "")
 
 
 def label_of(turn: Turn) -> str:
