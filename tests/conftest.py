@@ -6,7 +6,7 @@ import asyncio
 import contextvars
 import threading
 import weakref
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -234,22 +234,8 @@ class House:
 
     async def breakable(self) -> threading.Event:
         """While it is set, nothing can be written: as on a full disk or a read-only file."""
-        broken = threading.Event()
-
-        def refuse(connection: Connection) -> None:
-            connection.exec_driver_sql(f"PRAGMA query_only={broken.is_set():d}").close()
-
-        def allow(connection: Connection) -> None:
-            connection.exec_driver_sql("PRAGMA query_only=0").close()
-
-        def listen(connection: Connection) -> None:
-            event.listen(connection.engine, "begin", refuse)
-            event.listen(connection.engine, "commit", allow)
-            event.listen(connection.engine, "rollback", allow)
-
         assert self.app is not None
-        await self.app.store.database.run(listen)
-        return broken
+        return await _breakable(self.app.store)
 
     def complaints(self, *, paced: bool = True) -> list[str]:
         """Rules of the platforms that the bot broke. Without `paced`, calls that came too
@@ -257,6 +243,31 @@ class House:
         what left in time arrives in a heap. test_pace.py holds the pace itself."""
         found = [*self.feishu.violations, *self.dingtalk.violations]
         return [one for one in found if paced or not any(word in one for word in HASTE)]
+
+
+async def _breakable(store: Any) -> threading.Event:
+    """While it is set, the database is read-only within each transaction."""
+    broken = threading.Event()
+
+    def refuse(connection: Connection) -> None:
+        connection.exec_driver_sql(f"PRAGMA query_only={broken.is_set():d}").close()
+
+    def allow(connection: Connection) -> None:
+        connection.exec_driver_sql("PRAGMA query_only=0").close()
+
+    def listen(connection: Connection) -> None:
+        event.listen(connection.engine, "begin", refuse)
+        event.listen(connection.engine, "commit", allow)
+        event.listen(connection.engine, "rollback", allow)
+
+    await store.database.run(listen)
+    return broken
+
+
+@pytest.fixture
+def breakable() -> Callable[[Any], Awaitable[threading.Event]]:
+    """Of a store: a switch that makes it read-only."""
+    return _breakable
 
 
 def _growing(bubble: Bubble) -> bool:

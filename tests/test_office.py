@@ -72,7 +72,7 @@ async def test_refused_credentials_are_named(house: Any) -> None:
 async def test_a_store_that_cannot_be_written_is_told(house: Any) -> None:
     """Reading still works then, so the check must write."""
     await house.start()
-    office, broken = house.app.office, await breakable(house)
+    office, broken = house.app.office, await house.breakable()
     assert await office.problems() == []
     broken.set()
     house.clock.leap(10.0)
@@ -421,18 +421,13 @@ async def told(why: Any, message: str) -> list[tuple[Any, ...]]:
 # ---------------------------------------------------------------- a store under fire
 
 
-async def breakable(house: Any) -> threading.Event:
-    broken: threading.Event = await house.breakable()
-    return broken
-
-
 @pytest.mark.parametrize("platform", PLATFORMS)
 async def test_a_card_is_finished_while_nothing_can_be_written(house: Any, platform: str) -> None:
     """And committed afterwards, with the history that follows from it."""
     house.deepseek.script("问", ["一", "二", "三"], pace=0.4)
     house.deepseek.script("之后", ["好答"])
     await house.start()
-    broken = await breakable(house)
+    broken = await house.breakable()
     room = house.room(platform)
     message = await room.say("问")
     await room.growing("一")
@@ -452,7 +447,7 @@ async def test_a_card_not_yet_open_waits_for_the_store(house: Any) -> None:
     """Its key must be on disk before the call; the answer is not lost."""
     house.deepseek.script("问", ["一", "二", "三"], pace=0.3)
     await house.start()
-    broken = await breakable(house)
+    broken = await house.breakable()
     room = house.room("feishu")
     house.feishu.faults.order("card_create", Fault("delay", seconds=100.0))
     message = await room.say("问")
@@ -472,7 +467,7 @@ async def test_a_card_not_yet_open_waits_for_the_store(house: Any) -> None:
 async def test_feishu_sends_again_what_could_not_be_stored(house: Any) -> None:
     house.deepseek.script("问", ["答"])
     await house.start()
-    broken = await breakable(house)
+    broken = await house.breakable()
     room = house.room("feishu")
     broken.set()
     message = await room.say("问")
@@ -491,7 +486,7 @@ async def test_feishu_sends_again_what_could_not_be_stored(house: Any) -> None:
 async def test_dingtalk_may_not_so_the_person_is_told(house: Any) -> None:
     house.deepseek.script("问", ["答"])
     await house.start()
-    broken = await breakable(house)
+    broken = await house.breakable()
     room = house.room("dingtalk")
     broken.set()
     await room.say("问")
@@ -505,7 +500,7 @@ async def test_dingtalk_may_not_so_the_person_is_told(house: Any) -> None:
 async def test_a_button_gets_a_word_while_nothing_can_be_written(house: Any) -> None:
     house.deepseek.script("问", ["字"] * 500, pace=0.05)
     await house.start()
-    broken = await breakable(house)
+    broken = await house.breakable()
     room = house.room("feishu")
     message = await room.say("问")
     card = await room.growing("字")
@@ -522,7 +517,7 @@ async def test_a_button_gets_a_word_while_nothing_can_be_written(house: Any) -> 
 async def test_many_chats_go_through_a_store_that_comes_and_goes(house: Any) -> None:
     house.deepseek.script("问", ["一", "二", "三"], pace=0.2)
     await house.start()
-    broken = await breakable(house)
+    broken = await house.breakable()
     rooms = [house.room("feishu", people=1) for _ in range(12)]
     messages = [await room.say("问") for room in rooms]
     for _ in range(4):

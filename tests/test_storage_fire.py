@@ -223,28 +223,11 @@ def small_disk(path: Path) -> tuple[int, str]:
 # ---------------------------------------------------------------- read-only
 
 
-async def switch(store: SqlTurnStore) -> threading.Event:
-    """While it is set, the database is read-only within each transaction."""
-    read_only = threading.Event()
-
-    def close(connection: Connection) -> None:
-        connection.exec_driver_sql(f"PRAGMA query_only={read_only.is_set():d}").close()
-
-    def open_(connection: Connection) -> None:
-        connection.exec_driver_sql("PRAGMA query_only=0").close()
-
-    def listen(connection: Connection) -> None:
-        event.listen(connection.engine, "begin", close)
-        event.listen(connection.engine, "commit", open_)
-        event.listen(connection.engine, "rollback", open_)
-
-    await store.database.run(listen)
-    return read_only
-
-
-async def test_a_file_that_became_read_only(store: SqlTurnStore, tmp_path: Path) -> None:
+async def test_a_file_that_became_read_only(
+    store: SqlTurnStore, tmp_path: Path, breakable: Any
+) -> None:
     await store.accept(Event("k", asked("t")))
-    read_only = await switch(store)
+    read_only = await breakable(store)
     read_only.set()
     refused = await together(
         store,

@@ -138,7 +138,7 @@ class Robot:
             if bubble is None or (chat and bubble.chat != chat) or self._too_old(bubble):
                 bad[key] = "message not found"
                 continue
-            self._b.world.change(bubble, _recalled)
+            self._b.world.change(bubble, taken_back)
             good.append(key)
         return {"successResult": good, "failedResult": bad}
 
@@ -195,7 +195,8 @@ class Robot:
         return {"errcode": 0, "errmsg": "ok", "result": result}
 
 
-def _recalled(bubble: Bubble) -> None:
+def taken_back(bubble: Bubble) -> None:
+    """Nobody sees it any more."""
     bubble.recalled = True
 
 

@@ -19,7 +19,7 @@ from adapters.playground.dingtalk.limits import Quota
 from adapters.playground.dingtalk.link import CARD_CALLBACK, MESSAGES, Ack, Gateway, Link, Refusal
 from adapters.playground.dingtalk.messages import Said
 from adapters.playground.dingtalk.rest import Rest
-from adapters.playground.dingtalk.robot import HoldBack, Robot
+from adapters.playground.dingtalk.robot import HoldBack, Robot, taken_back
 from adapters.playground.dingtalk.tokens import Tokens
 from adapters.playground.dingtalk.webhook import Webhooks
 from adapters.playground.dingtalk.wire import Call, Policy
@@ -268,7 +268,7 @@ class DingTalkSim:
     async def recall(self, message_id: str) -> None:
         """A person takes a message back; the bot hears of it where the policy says so."""
         data = self.world.inbound[message_id]
-        self.world.change(self.world.bubbles[message_id], _recalled)
+        self.world.change(self.world.bubbles[message_id], taken_back)
         if self.policy.recall_events:
             event = {
                 "msgId": message_id,
@@ -387,7 +387,3 @@ class DingTalkSim:
 
 def _dumps(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False)
-
-
-def _recalled(bubble: Bubble) -> None:
-    bubble.recalled = True
