@@ -19,8 +19,14 @@ from bot.contract import (
     TurnStore,
 )
 from bot.endings import AWAY
-from bot.errors import AuthError, BorderError, PermissionDenied, QuotaExhausted, StoreError
-from bot.reply import RETRYABLE
+from bot.errors import (
+    RETRYABLE,
+    AuthError,
+    BorderError,
+    PermissionDenied,
+    QuotaExhausted,
+    StoreError,
+)
 from bot.tasks import TaskSet, until_stored
 from bot.texts import beside
 

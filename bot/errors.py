@@ -141,3 +141,7 @@ class Bug(BorderError):
     """Our own request was wrong; repeating it cannot help."""
 
     note = "error.internal"
+
+
+RETRYABLE = (RateLimited, Transient, Uncertain)
+"""What may pass by itself in a moment."""

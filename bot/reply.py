@@ -13,6 +13,7 @@ from dataclasses import replace
 
 from bot.contract import Clock, Delivery, Handle, Snapshot
 from bot.errors import (
+    RETRYABLE,
     AuthError,
     BorderError,
     Bug,
@@ -21,7 +22,6 @@ from bot.errors import (
     StoreError,
     TooBig,
     Transient,
-    Uncertain,
 )
 from bot.flight import Flight, Note
 from bot.markdown import Part as Piece
@@ -41,8 +41,6 @@ next text may pass (needs.md 11). Other refusals are for good."""
 
 WHOLE_SECONDS = 3600.0
 """Bounds every wait of a reply that nobody has begun to close."""
-
-RETRYABLE = (RateLimited, Transient, Uncertain)
 
 PASSING = (*RETRYABLE, AuthError, PermissionDenied)
 """What may be over some minutes later: the last two when somebody repairs the app. A quota

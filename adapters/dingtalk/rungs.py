@@ -17,7 +17,7 @@ from adapters.dingtalk.codes import CARD_EXISTS, NO_STREAM, UNKNOWN
 from adapters.dingtalk.place import Journal, Place
 from adapters.dingtalk.settings import Template
 from bot.contract import Charge, Delivery, Limits, Pace, Snapshot, Step, Window
-from bot.errors import BorderError, RateLimited, TooBig, Transient, Uncertain
+from bot.errors import RETRYABLE, BorderError, TooBig, Uncertain
 
 log = logging.getLogger(__name__)
 
@@ -36,8 +36,6 @@ FACTOR, MOST = 1.6, 20.0
 
 CARD_WINDOWS = (Window(1, 0.5),)
 """Frames of one card (reference/dingtalk.md 6.4)."""
-
-RETRYABLE = (RateLimited, Transient, Uncertain)
 
 REWRITTEN = "rewritten"
 """Stands for the digest of a last frame whose words an update has replaced since."""

@@ -12,15 +12,13 @@ from adapters.feishu.cardkit import CardKit
 from adapters.feishu.codes import ALREADY_GONE
 from adapters.feishu.place import Journal
 from bot.contract import Charge, Json, Snapshot
-from bot.errors import BorderError, RateLimited, Transient, Uncertain
+from bot.errors import RETRYABLE, BorderError, Transient
 from bot.texts import both
 
 log = logging.getLogger(__name__)
 
 TRIES = 4
 """How often what was left is tried to be taken away."""
-
-PASSING = (RateLimited, Transient, Uncertain)
 
 
 class LeftBehind:
@@ -70,7 +68,7 @@ class LeftBehind:
         for message, card in self._open:
             try:
                 gone = await self._one(message, card, below)
-            except PASSING as error:
+            except RETRYABLE as error:
                 if self._tries < TRIES:
                     raise Transient(f"a card that was given up is open: {error.cause}") from error
                 log.warning("a card that was given up stays open: %s", error)
@@ -89,7 +87,7 @@ class LeftBehind:
                 await self._revive().step_aside(card, _follows() if below else None)
             elif below:
                 await self._api.patch(message, fitting(_follows())[1])
-        except PASSING:
+        except RETRYABLE:
             raise
         except BorderError as error:
             log.warning("a card that was given up stays as it is: %s", error)
@@ -98,7 +96,7 @@ class LeftBehind:
     async def _deleted(self, message: str) -> bool:
         try:
             await self._api.delete(message)
-        except PASSING:
+        except RETRYABLE:
             raise
         except BorderError as error:
             if error.code not in ALREADY_GONE:
