@@ -9,12 +9,13 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 from bot import ledger
 from bot.asking import Asking
 from bot.contract import (
+    Accepted,
     Clock,
     Ending,
     History,
@@ -63,6 +64,19 @@ class Answerer:
     gate: Gate
     chat: Chat
     clock: Clock
+    _foreseen: dict[str, Run] = field(default_factory=dict)
+
+    # ------------------------------------------------------------ before it is claimed
+
+    def foresee(self, accepted: Accepted) -> None:
+        """Prepare the run of a turn that begins as soon as its claim is safe. Nothing of it
+        is seen before `answer`; when the claim fails, `forget` it."""
+        if accepted.started is not None:
+            run = self._foreseen[accepted.started.turn.id] = self._run(accepted.started)
+            run.prepare()
+
+    def forget(self, turn_id: str) -> None:
+        self._foreseen.pop(turn_id, None)
 
     # ------------------------------------------------------------ a turn in its lane
 
@@ -85,7 +99,7 @@ class Answerer:
         started = await self._begin(running)
         if started is None:
             return await self._gone(running, waited)
-        run = self._run(started, waited)
+        run = self._begun(started, waited)
         running.hurry = run.reply.hurry
         try:
             if self._must_run(run, waited):
@@ -147,10 +161,16 @@ class Answerer:
         self.replies.trails.note(turn.id, "edited")
         return replace(started, turn=replace(turn, new=replace(turn.new, parts=parts)))
 
-    def _run(self, started: Started, waited: Reply | None) -> Run:
+    def _begun(self, started: Started, waited: Reply | None) -> Run:
         turn = started.turn
         self.replies.trails.begin(turn)
         self.replies.trails.note(turn.id, "started" if turn.attempt < 2 else "resumed")
+        foreseen = self._foreseen.pop(turn.id, None)
+        as_foreseen = foreseen is not None and foreseen.started is started and waited is None
+        return foreseen if foreseen and as_foreseen else self._run(started, waited)
+
+    def _run(self, started: Started, waited: Reply | None = None) -> Run:
+        turn = started.turn
         look = growing(turn, say("card.thinking", turn.new.lang))
         folded = self.asking.reasoning(started) == "folded"
         reply = waited or self.replies.make(turn, look, folded=folded)

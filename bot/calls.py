@@ -106,6 +106,11 @@ class Calls:
     def standings(self, bot: str) -> tuple[Standing, ...]:
         return tuple(self.standing(bot, kind) for kind in self._caps[bot])
 
+    def limited(self, bot: str) -> bool:
+        """Whether any account of it can be used up, as far as we know."""
+        refused = (self.refused(bot, kind) for kind in self._caps[bot])
+        return any(self._caps[bot].values()) or any(refused)
+
     def level(self, bot: str) -> Level:
         """That of the account that is used up most."""
         return worst([standing.level for standing in self.standings(bot)])

@@ -79,9 +79,10 @@ class Bot:
             start=self._desk.chat.history_turns if gathers and not join else -1,
         )
         try:
-            accepted = await self._store.accept(event)
+            accepted = await self._store.accept(event, self._answerer.foresee)
         except StoreError:
             gathering.unclaimed(turn.lane)
+            self._answerer.forget(turn.id)
             raise
         if accepted.fresh:
             self.catch_up.suspect(message)

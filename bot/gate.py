@@ -47,6 +47,8 @@ class Gate:
     def closed(self, bot: str, address: Mapping[str, object] | None = None) -> bool:
         """Whether even a plain answer would cost calls that are used up; without an
         address, whether none of the bot's accounts has any left."""
+        if not self.calls.limited(bot):
+            return False
         standings = self.calls.standings(bot)
         left = {standing.kind for standing in standings if standing.level != "spent"}
         if address is None:

@@ -43,13 +43,20 @@ class Run:
         self.refusal: Ending | None = None
         self.error: BaseException | None = None
         self.cancelled = False
+        self._request: ModelRequest | None = None
         self._spoke = False
         self._keeping: asyncio.Task[None] | None = None
+
+    def prepare(self) -> ModelRequest:
+        """What the model is asked, made once."""
+        if self._request is None:
+            self._request = self._asking.request(self.started)
+        return self._request
 
     async def listen(self) -> None:
         """Go on from the checkpoint of an earlier run where the service can, else from
         the beginning."""
-        request = self._asking.request(self.started)
+        request = self.prepare()
         goes_on = bool(self.turn.checkpoint) and self._asking.continues(request.model)
         if not goes_on or not await self._go_on(request):
             await self._stream(request)

@@ -37,11 +37,12 @@ MOST_TOGETHER = 256
 
 @dataclass(slots=True, eq=False)
 class _Job:
-    """Work for the thread. `future` belongs to `loop`."""
+    """Work for the thread. `future` belongs to `loop`, and so does `foresee`."""
 
     work: Callable[[Connection], Any]
     loop: asyncio.AbstractEventLoop
     future: asyncio.Future[Any]
+    foresee: Callable[[Any], object] | None = None
     result: Any = None
     error: Exception | None = None
 
@@ -88,12 +89,18 @@ class Database:
         threading.Thread(target=self._work, args=(first,), name="store", daemon=True).start()
         await opened
 
-    async def run(self, work: Callable[[Connection], T]) -> T:
+    async def run(
+        self, work: Callable[[Connection], T], foresee: Callable[[T], object] | None = None
+    ) -> T:
         """Run `work` in a transaction; returns after its commit. `work` is a plain
         function of the connection, without effects elsewhere, because it may be run
         again. A caller cancelled before its turn came leaves nothing behind. Raises
-        StoreError; nothing of `work` is stored then."""
-        result: T = await self._put(_Job, work)
+        StoreError; nothing of `work` is stored then.
+
+        `foresee` may get the result on the event loop while the disk is still being
+        written, which takes the longest of all: time to prepare what will need it. It is
+        not called in a crowd, and nothing may come of the result after all."""
+        result: T = await self._put(_Job, work, foresee)
         return result
 
     async def backup(self, path: Path) -> None:
@@ -109,11 +116,16 @@ class Database:
         own = self.path.resolve()
         return {own.with_name(own.name + side) for side in ("", ".lock", *backup.LOGS)}
 
-    def _put(self, kind: type[_Job], work: Callable[[Connection], Any]) -> asyncio.Future[Any]:
+    def _put(
+        self,
+        kind: type[_Job],
+        work: Callable[[Connection], Any],
+        foresee: Callable[[Any], object] | None = None,
+    ) -> asyncio.Future[Any]:
         if self._closing is not None:
             raise StoreError("数据库已关闭 store is closed")
         loop = asyncio.get_running_loop()
-        job = kind(work, loop, loop.create_future())
+        job = kind(work, loop, loop.create_future(), foresee)
         self._jobs.put(job)
         return job.future
 
@@ -202,6 +214,8 @@ class Database:
     def _alone(self, connection: Connection, job: _Job) -> None:
         with _blame(job), self._transaction(connection):
             job.do(connection)
+            if job.foresee is not None:
+                _tell(job.loop, partial(job.foresee, job.result))
 
     def _together(self, connection: Connection, batch: list[_Job]) -> None:
         try:
@@ -220,8 +234,9 @@ class Database:
         """A failed COMMIT may leave the transaction standing: it is taken back, else no
         other could ever begin."""
         try:
-            with connection.begin():
-                yield
+            sqlite.begin(connection)
+            yield
+            sqlite.commit(connection)
             self.commits += 1
         finally:
             sqlite.take_back(connection)

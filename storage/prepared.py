@@ -8,7 +8,6 @@ question waits for six of them.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -59,8 +58,11 @@ class Prepared:
     def all(self, connection: Connection, values: Values) -> list[dict[str, Any]]:
         """The rows, by column name. Raises the driver's errors, as every method here."""
         ready = self._for(connection, values)
-        with self._ran(connection, ready, values) as cursor:
+        cursor = _ran(connection, ready, values)
+        try:
             return [dict(zip(ready.columns, row, strict=True)) for row in cursor.fetchall()]
+        finally:
+            cursor.close()
 
     def first(self, connection: Connection, values: Values) -> dict[str, Any] | None:
         found = self.all(connection, values)
@@ -68,25 +70,19 @@ class Prepared:
 
     def scalar(self, connection: Connection, values: Values) -> Any:
         """The first column of the first row; None when there is none."""
-        with self._ran(connection, self._for(connection, values), values) as cursor:
+        cursor = _ran(connection, self._for(connection, values), values)
+        try:
             found = cursor.fetchall()
+        finally:
+            cursor.close()
         return found[0][0] if found else None
 
     def run(self, connection: Connection, values: Values) -> int:
         """How many rows it changed."""
-        with self._ran(connection, self._for(connection, values), values) as cursor:
-            return int(cursor.rowcount)
-
-    def _ran(self, connection: Connection, ready: Ready, values: Values) -> closing[Any]:
-        """A cursor left open would keep its statement running until somebody collects
-        it."""
-        cursor = connection.connection.cursor()
-        try:
-            cursor.execute(ready.sql, ready.bound(values))
-        except BaseException:
-            cursor.close()
-            raise
-        return closing(cursor)
+        cursor = _ran(connection, self._for(connection, values), values)
+        count = int(cursor.rowcount)
+        cursor.close()
+        return count
 
     def _for(self, connection: Connection, values: Values) -> Ready:
         dialect = connection.dialect
@@ -109,6 +105,18 @@ class Prepared:
     def spoken(self) -> Iterator[tuple[str, tuple[str, ...]]]:
         """What was run so far: SQL, and the columns that it set."""
         return ((ready.sql, key[1:]) for key, ready in self._ready.items())
+
+
+def _ran(connection: Connection, ready: Ready, values: Values) -> Any:
+    """A cursor that has executed. It is to be closed: left open, it would keep its
+    statement running until somebody collects it."""
+    cursor = connection.connection.cursor()
+    try:
+        cursor.execute(ready.sql, ready.bound(values))
+    except BaseException:
+        cursor.close()
+        raise
+    return cursor
 
 
 def _ready(made: SQLCompiler, dialect: Dialect, columns: tuple[str, ...]) -> Ready:

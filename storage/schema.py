@@ -7,6 +7,8 @@ to the right costs nothing unless it is asked for.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from sqlalchemy import Column, Float, ForeignKey, Integer, MetaData, String, Table, text
 from sqlalchemy.engine import Dialect
 from sqlalchemy.types import TypeDecorator
@@ -20,8 +22,12 @@ class Words(TypeDecorator[str]):
     impl = String
     cache_ok = True
 
-    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
-        return None if value is None else sound(value)
+    def bind_processor(self, dialect: Dialect) -> Callable[[str | None], str | None]:
+        return _sound
+
+
+def _sound(value: str | None) -> str | None:
+    return None if value is None else sound(value)
 
 
 def _words(name: str, default: str | None = "") -> Column[str]:

@@ -90,14 +90,31 @@ def engine_for(path: Path, *, durable: bool, now: Callable[[], float] = time.tim
         connection.create_function(NOW, 0, now)
 
     @event.listens_for(engine, "begin")
-    def begin(connection: Connection) -> None:
-        driver_of(connection).execute("BEGIN IMMEDIATE").close()
+    def joined(connection: Connection) -> None:
+        if not driver_of(connection).in_transaction:
+            begin(connection)
 
     return engine
 
 
+def begin(connection: Connection) -> None:
+    """A transaction that may write, begun by the driver: what runs on its own cursors
+    (storage.prepared) needs no more, and what runs through SQLAlchemy joins it."""
+    driver_of(connection).execute("BEGIN IMMEDIATE").close()
+
+
+def commit(connection: Connection) -> None:
+    """End it. SQLAlchemy ends its own part of it, if it had one, by the same COMMIT."""
+    if connection.in_transaction():
+        connection.commit()
+    else:
+        driver_of(connection).commit()
+
+
 def take_back(connection: Connection) -> None:
     """Roll back what still stands, if anything does."""
+    if connection.in_transaction():
+        connection.rollback()
     driver = driver_of(connection)
     if driver.in_transaction:
         driver.rollback()

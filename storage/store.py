@@ -17,6 +17,7 @@ from bot.contract import (
     Conversation,
     Ending,
     Event,
+    Foresee,
     Gap,
     Handle,
     Json,
@@ -82,10 +83,12 @@ class SqlTurnStore:
 
     # ------------------------------------------------------------ the life of a turn
 
-    async def accept(self, event: Event) -> Accepted:
+    async def accept(self, event: Event, foresee: Foresee | None = None) -> Accepted:
         me, now = self.me, self._clock.time()
         free = not me.leased or self._fence.open()
-        accepted = await self.database.run(lambda c: intake.accept(c, me, now, event, free))
+        accepted = await self.database.run(
+            lambda c: intake.accept(c, me, now, event, free), foresee
+        )
         if me.leased and free and accepted.fresh:
             me.take_all(accepted)
         return accepted

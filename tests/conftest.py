@@ -6,8 +6,8 @@ import asyncio
 import contextvars
 import threading
 import weakref
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck
 from hypothesis import settings as properties
-from sqlalchemy import Connection, event
+from sqlalchemy import Connection
 
 from adapters.playground.clock import VirtualClock
 from adapters.playground.deepseek import DeepSeekSim
@@ -248,19 +248,18 @@ class House:
 async def _breakable(store: Any) -> threading.Event:
     """While it is set, the database is read-only within each transaction."""
     broken = threading.Event()
+    transaction = store.database._transaction
 
-    def refuse(connection: Connection) -> None:
-        connection.exec_driver_sql(f"PRAGMA query_only={broken.is_set():d}").close()
+    @contextmanager
+    def refusing(connection: Connection) -> Iterator[None]:
+        with transaction(connection):
+            connection.exec_driver_sql(f"PRAGMA query_only={broken.is_set():d}").close()
+            try:
+                yield
+            finally:
+                connection.exec_driver_sql("PRAGMA query_only=0").close()
 
-    def allow(connection: Connection) -> None:
-        connection.exec_driver_sql("PRAGMA query_only=0").close()
-
-    def listen(connection: Connection) -> None:
-        event.listen(connection.engine, "begin", refuse)
-        event.listen(connection.engine, "commit", allow)
-        event.listen(connection.engine, "rollback", allow)
-
-    await store.database.run(listen)
+    store.database._transaction = refusing
     return broken
 
 

@@ -4,7 +4,6 @@ strings (reference/dingtalk.md 4.2). Nothing here raises."""
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from typing import Any
 
 import orjson
@@ -16,7 +15,7 @@ LARGEST = 1 << 63
 def at(value: object, *path: str) -> object:
     """What lies at `path`, or None; absent, null and wrong types are alike."""
     for key in path:
-        if not isinstance(value, Mapping):
+        if not isinstance(value, dict):
             return None
         value = value.get(key)
     return value

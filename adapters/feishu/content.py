@@ -65,6 +65,8 @@ class Mentions:
 
     def fill(self, text: str) -> str:
         """`text` with each placeholder replaced; `@_user_1` never hits `@_user_10`."""
+        if not self.names and ALL not in text:
+            return text
         names = {ALL: "@all", **(self.names or {})}
         keys = "|".join(re.escape(key) for key in sorted(names, key=len, reverse=True))
 
@@ -88,7 +90,7 @@ def parts_of(message_type: str, content: object, mentions: Mentions) -> tuple[Pa
     if not content.strip():
         return (UnreadablePart("empty"),)
     value = loads(content)
-    if not isinstance(value, Mapping):
+    if not isinstance(value, dict):
         return (UnreadablePart("broken"),)
     if message_type == "text":
         return _text(value, mentions)

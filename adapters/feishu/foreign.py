@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 
 import orjson
 
@@ -12,7 +11,7 @@ import orjson
 def at(value: object, *path: str) -> object:
     """What lies at `path`, or None; absent, null and wrong types are alike."""
     for key in path:
-        if not isinstance(value, Mapping):
+        if not isinstance(value, dict):
             return None
         value = value.get(key)
     return value

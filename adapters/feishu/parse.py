@@ -68,15 +68,13 @@ def parse(payload: Mapping[str, Any], bot: str, me: BotIdentity | None) -> Parse
 
 def _message(payload: Mapping[str, Any], bot: str, me: BotIdentity | None) -> Parsed:
     event = at(payload, "event")
-    message_id = text_at(event, "message", "message_id")
-    chat = text_at(event, "message", "chat_id")
+    message = at(event, "message")
+    message_id, chat = text_at(message, "message_id"), text_at(message, "chat_id")
     sender = _person(at(event, "sender", "sender_id"))
     if not message_id or not chat or sender is None:
         return Nothing("a message without message_id, chat_id or sender")
-    kind: ChatKind = "p2p" if text_at(event, "message", "chat_type") == "p2p" else "group"
-    mentions = Mentions.read(at(event, "message", "mentions"), me.open_id if me else "")
-    content = at(event, "message", "content")
-    created = text_at(event, "message", "create_time")
+    kind: ChatKind = "p2p" if text_at(message, "chat_type") == "p2p" else "group"
+    mentions = Mentions.read(at(message, "mentions"), me.open_id if me else "")
     return InboundMessage(
         bot=bot,
         platform="feishu",
@@ -84,29 +82,27 @@ def _message(payload: Mapping[str, Any], bot: str, me: BotIdentity | None) -> Pa
         chat=chat,
         chat_kind=kind,
         sender=sender,
-        parts=parts_of(text_at(event, "message", "message_type"), content, mentions),
-        address=_address(event, message_id, chat, kind, created),
-        topic=text_at(event, "message", "thread_id"),
+        parts=parts_of(text_at(message, "message_type"), at(message, "content"), mentions),
+        address=_address(message, message_id, chat, kind),
+        topic=text_at(message, "thread_id"),
         mentions=mentions.others,
-        sent_at=_seconds(created),
+        sent_at=_seconds(text_at(message, "create_time")),
         ignored=_ignored(event, kind, sender, mentions, me),
     )
 
 
-def _address(
-    event: object, message_id: str, chat: str, kind: ChatKind, created: str
-) -> dict[str, object]:
+def _address(message: object, message_id: str, chat: str, kind: ChatKind) -> dict[str, object]:
     """All that answering in place needs (reference/feishu.md 4.2, 5.3)."""
-    thread = text_at(event, "message", "thread_id")
+    thread = text_at(message, "thread_id")
     return {
         "chat_id": chat,
         "chat_type": kind,
         "message_id": message_id,
         "thread_id": thread,
-        "root_id": text_at(event, "message", "root_id"),
-        "parent_id": text_at(event, "message", "parent_id"),
+        "root_id": text_at(message, "root_id"),
+        "parent_id": text_at(message, "parent_id"),
         "reply_in_thread": bool(thread),
-        "create_time": created,
+        "create_time": text_at(message, "create_time"),
     }
 
 

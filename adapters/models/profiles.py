@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 from urllib.parse import urlsplit
 
@@ -87,6 +88,7 @@ RETIRED: dict[str, tuple[str, bool]] = {
 and whether the old one always thought."""
 
 
+@lru_cache(maxsize=64)
 def profile_of(base_url: str, model: str) -> Profile:
     """By the host; on a host nobody knows (a relay, a simulator) by the model's name."""
     host, port = _place(base_url)

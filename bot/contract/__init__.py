@@ -74,6 +74,7 @@ from bot.contract.showing import (
     Window,
 )
 from bot.contract.store import (
+    Foresee,
     TurnStore,
 )
 from bot.contract.turns import (
@@ -118,6 +119,7 @@ __all__ = [
     "Event",
     "Exchange",
     "FinishDelta",
+    "Foresee",
     "Gap",
     "Handle",
     "History",

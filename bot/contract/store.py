@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import Protocol
 
 from bot.contract.base import (
@@ -31,6 +31,8 @@ from bot.contract.turns import (
     UsageTotal,
 )
 
+Foresee = Callable[[Accepted], object]
+
 
 class TurnStore(Protocol):
     """What is remembered. Every method returns after its commit. Raises StoreError, and
@@ -38,9 +40,11 @@ class TurnStore(Protocol):
     change nothing, unless the method says otherwise. By itself the store adds to trails:
     joined, edited, and stopped or recalled of a turn that waited."""
 
-    async def accept(self, event: Event) -> Accepted:
+    async def accept(self, event: Event, foresee: Foresee | None = None) -> Accepted:
         """Claim the event and its lane in one transaction (engine.md 4, accept). One that
-        comes again is counted."""
+        comes again is counted. `foresee` may be called with what is being returned before
+        it is safe, so that its answer can be prepared meanwhile: nothing of it may have an
+        effect before this returns."""
 
     async def start(self, turn_id: str, history: int) -> Started | None:
         """queued → running, attempt + 1, with at most `history` exchanges, whose beginning
