@@ -53,7 +53,7 @@ class Flight:
     async def call(self, sink: ReplySink, step: Step, snapshot: Snapshot, grant: Grant) -> Any:
         """One granted call. When the caller is cancelled the call goes on: a request on
         the wire cannot be taken back, and `landed` waits for it."""
-        charges, rung = sink.charges(step), sink.handle.rung
+        rung = sink.handle.rung
         method = {"open": sink.open, "show": sink.show, "finish": sink.finish}[step]
         grant.depart()
         call: asyncio.Future[Any] = asyncio.ensure_future(method(snapshot))
@@ -62,7 +62,7 @@ class Flight:
         try:
             return await asyncio.shield(call)
         except RateLimited as error:
-            bucket = error.bucket or _narrowest(charges)
+            bucket = error.bucket or _narrowest(grant.charges)
             if bucket:
                 self._pacer.refused(bucket, error.retry_after)
             raise

@@ -13,10 +13,9 @@ import asyncio
 import heapq
 import itertools
 from bisect import bisect_left, insort
-from collections import Counter
 
 from bot.budget import LONG, TICK, Bucket, Priority, Request
-from bot.contract import Charge, Clock
+from bot.contract import Charge, Clock, Window
 
 __all__ = ["Grant", "Pacer", "Priority", "Scheduler"]
 
@@ -43,15 +42,18 @@ class Scheduler:
         self, charges: tuple[Charge, ...], priority: Priority, shown_at: float, now: float
     ) -> Request:
         """Wait for room for all charges. Among updates the smallest `shown_at` is first."""
-        counts = Counter(charge.bucket for charge in charges)
-        windows = {charge.bucket: charge.windows for charge in charges}
-        buckets = [self._bucket(name) for name in counts]
+        needs: dict[str, int] = {}
+        windows: dict[str, tuple[Window, ...]] = {}
+        for charge in charges:
+            needs[charge.bucket] = needs.get(charge.bucket, 0) + 1
+            windows[charge.bucket] = charge.windows
+        buckets = [self._bucket(name) for name in needs]
         for bucket in buckets:
             bucket.document(windows[bucket.name])
             bucket.wanted += 1
         staleness = shown_at if priority is Priority.UPDATE else 0.0
         rank = (priority, staleness, next(self._numbers))
-        request = Request(tuple(zip(buckets, counts.values(), strict=True)), priority, rank)
+        request = Request(tuple(zip(buckets, needs.values(), strict=True)), priority, rank)
         self._examine(request)
         return request
 
@@ -199,10 +201,13 @@ class Scheduler:
 
 
 class Grant:
-    """Calls that may be made now. What the server gets late counts late: tell when they
-    leave (`depart`) and when they were answered (`land`)."""
+    """Calls that may be made now: those of `charges`. What the server gets late counts
+    late: tell when they leave (`depart`) and when they were answered (`land`)."""
 
-    def __init__(self, pacer: Pacer, request: Request | None) -> None:
+    def __init__(
+        self, pacer: Pacer, charges: tuple[Charge, ...], request: Request | None = None
+    ) -> None:
+        self.charges = charges
         self._pacer, self._request = pacer, request
 
     def depart(self) -> None:
@@ -238,29 +243,31 @@ class Pacer:
         `shown_at` is when the card was shown last, on the clock's monotonic(). A caller
         that is cancelled leaves nothing behind."""
         if not charges:
-            return Grant(self, None)
+            return Grant(self, ())
         request = self._scheduler.ask(charges, priority, shown_at, self._clock.monotonic())
+        self._run(request)
+        if request.granted_at is not None:
+            return Grant(self, charges, request)
         granted = self._waiting[request] = asyncio.get_running_loop().create_future()
-        self._run()
         try:
             await granted
         except asyncio.CancelledError:
             self._waiting.pop(request, None)
             self.give_back(request)
             raise
-        return Grant(self, request)
+        return Grant(self, charges, request)
 
     def at_once(
         self, charges: tuple[Charge, ...], priority: Priority, shown_at: float
     ) -> Grant | None:
         """As grant(), if nothing has to be waited for."""
         if not charges:
-            return Grant(self, None)
+            return Grant(self, ())
         now = self._clock.monotonic()
         request = self._scheduler.ask(charges, priority, shown_at, now)
         self._run(request)
         if request.granted_at is not None:
-            return Grant(self, request)
+            return Grant(self, charges, request)
         self.give_back(request)
         return None
 

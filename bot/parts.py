@@ -43,6 +43,7 @@ class Parts:
         self._make_sink, self._earlier = make_sink, earlier
         self._parts = [Part(make_sink(0))]
         self._tables: int | None = None
+        self._cleaned = ("", "")
         self.restart()
 
     def __iter__(self) -> Iterator[Part]:
@@ -73,14 +74,20 @@ class Parts:
         self._cutter = Cutter(self._parts[0].sink.limits.max_bytes)
 
     def cut(self, text: str) -> list[Piece]:
-        return self._cutter.parts(clean(text))
+        return self._cutter.parts(self._clean(text))
+
+    def _clean(self, text: str) -> str:
+        """Remembered, because each show asks several times for the same text."""
+        if self._cleaned[0] is not text:
+            self._cleaned = (text, clean(text))
+        return self._cleaned[1]
 
     def snapshot(
         self, index: int, pieces: list[Piece], text: str, base: Snapshot, thoughts: str
     ) -> Snapshot:
         """What part `index` shows of the whole `text`, besides what `base` says."""
         limits = self.at(index).sink.limits
-        words = _visible(pieces[index], text) if index < len(pieces) else ""
+        words = _visible(pieces[index], self._clean(text)) if index < len(pieces) else ""
         words = fit_tables(words, limits.tables if self._tables is None else self._tables)
         if limits.whole_markdown or base.state != "running":
             words = complete(words)
@@ -108,5 +115,4 @@ class Parts:
 
 
 def _visible(piece: Piece, text: str) -> str:
-    whole = clean(text)
-    return f"{piece.opening}{whole[piece.start : piece.end]}{piece.closing}"
+    return f"{piece.opening}{text[piece.start : piece.end]}{piece.closing}"

@@ -113,8 +113,7 @@ def commit(connection: Connection) -> None:
 
 def take_back(connection: Connection) -> None:
     """Roll back what still stands, if anything does."""
-    if connection.in_transaction():
-        connection.rollback()
+    connection.rollback()  # also of a COMMIT that failed, which it does not call standing
     driver = driver_of(connection)
     if driver.in_transaction:
         driver.rollback()

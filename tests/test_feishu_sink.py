@@ -15,7 +15,8 @@ from aiohttp import web
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from adapters.feishu.card import ANSWER, draw, face, fitting, post, text
+from adapters.feishu.api import dumps
+from adapters.feishu.card import ANSWER, CARD_BYTES, draw, face, fitting, post, text
 from adapters.feishu.chat import FeishuPlatform
 from adapters.feishu.foreign_text import literal, plain, safe
 from adapters.feishu.left import TRIES
@@ -833,6 +834,21 @@ async def test_too_much_text_is_refused_before_it_is_sent(desk: Desk, feishu: Fe
     with pytest.raises(TooBig):
         await sink.show(running("x" * 40_000))
     assert feishu.names == ["create", "reply"]
+
+
+@given(
+    st.text(alphabet='\x01\x1f"\\\n\t<>字😀a', max_size=60),
+    st.integers(1, 80),
+    st.booleans(),
+    st.booleans(),
+)
+def test_what_is_not_measured_fits(text: str, times: int, growing: bool, plainly: bool) -> None:
+    note = text[:40]
+    snapshot = final(text * times, reasoning=text[::-1] * times, note=note, footer=note)
+    shown = face(snapshot, growing=growing, plainly=plainly)
+    if shown.surely_fits:
+        card = draw(shown, typewriter(40.0) if growing else None)
+        assert len(dumps(dumps(card)).encode()) <= CARD_BYTES
 
 
 def test_reasoning_makes_room_for_the_answer() -> None:

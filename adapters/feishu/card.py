@@ -22,6 +22,12 @@ CARD_BYTES = 29_000
 """Most bytes of a card as it travels; the platform's limit is 30 KB for the request body
 (reference/feishu.md 5.3, 6.4)."""
 
+CHAR_BYTES = 7
+"""Most bytes of one character as a card travels, JSON inside JSON: a control character."""
+
+FRAME_BYTES = 6_000
+"""More than a card takes besides its texts."""
+
 TEXT_BYTES = 15_000
 """Most bytes of an answer in one card: 30 KB of request less reasoning, escapes and frame."""
 
@@ -50,6 +56,12 @@ class Face:
     @property
     def frame(self) -> tuple[object, ...]:
         return (tuple(self.texts), self.note, self.footer, self.buttons)
+
+    @property
+    def surely_fits(self) -> bool:
+        """So short that it need not be measured."""
+        words = sum(map(len, self.texts.values())) + len(self.note) + len(self.footer)
+        return words * CHAR_BYTES + FRAME_BYTES <= CARD_BYTES
 
 
 def face(
@@ -84,7 +96,7 @@ def fitting(
     for room in REASONING_BYTES:
         shown = face(snapshot, growing=typing is not None, plainly=plainly, room=room)
         card = draw(shown, typing)
-        if len(dumps(dumps(card)).encode()) <= CARD_BYTES:
+        if shown.surely_fits or len(dumps(dumps(card)).encode()) <= CARD_BYTES:
             return shown, card
     raise TooBig("the card is over 30 KB before it is sent", what="bytes")
 

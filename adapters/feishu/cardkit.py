@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable
+from functools import lru_cache
 
 from adapters.feishu.api import FeishuApi
 from adapters.feishu.card import ANSWER, TEXT_BYTES, Card, Face, config, fitting, streaming
@@ -74,9 +75,7 @@ class CardKit:
 
     @property
     def limits(self) -> Limits:
-        first = self._pace if self._typing else max(self._pace, 1.0)
-        pace = Pace(first, FACTOR, MOST, LAST)
-        return Limits(pace, TEXT_BYTES, whole_markdown=not self._typing)
+        return _limits(self._pace, self._typing)
 
     @property
     def _card(self) -> str:
@@ -325,3 +324,9 @@ class CardKit:
             self._saved = self._sequence + BLOCK
             await self._journal.put(sequence=self._saved)
         return self._sequence
+
+
+@lru_cache(maxsize=16)
+def _limits(pace: float, typing: bool) -> Limits:
+    first = pace if typing else max(pace, 1.0)
+    return Limits(Pace(first, FACTOR, MOST, LAST), TEXT_BYTES, whole_markdown=not typing)

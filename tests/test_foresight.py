@@ -1,0 +1,170 @@
+"""While a claim is being written to disk its answer is prepared, and nothing more."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import Connection
+
+from adapters.playground.clock import START, VirtualClock
+from bot.contract import Accepted, Event, NewTurn, Person, TextPart
+from bot.errors import StoreError
+from storage.store import SqlTurnStore, open_store
+from tests.conftest import House, Room
+
+
+@pytest.fixture
+async def store(tmp_path: Path) -> AsyncIterator[SqlTurnStore]:
+    opened = await open_store(f"sqlite:///{tmp_path}/q.db", VirtualClock(settle=0), durable=False)
+    assert isinstance(opened, SqlTurnStore)
+    yield opened
+    await opened.close()
+
+
+def asked(id_: str) -> NewTurn:
+    return NewTurn(
+        id=id_,
+        kind="chat",
+        bot="b",
+        platform="feishu",
+        chat="c",
+        chat_kind="p2p",
+        topic="",
+        conversation=id_,
+        lane=id_,
+        sender=Person("ou_1"),
+        message_id=f"om_{id_}",
+        parts=(TextPart(id_),),
+        address={},
+        lang="zh",
+        asked_at=START,
+    )
+
+
+# ---------------------------------------------------------------- the store
+
+
+async def test_what_comes_is_told_before_it_is_safe(store: SqlTurnStore):
+    told: list[tuple[Accepted, int]] = []
+    before = store.database.commits
+
+    def foresee(accepted: Accepted) -> None:
+        told.append((accepted, len(told)))
+
+    accepted = await store.accept(Event("k", asked("t"), start=10), foresee)
+    assert [one for one, _ in told] == [accepted] and accepted.started is not None
+    assert store.database.commits == before + 1
+
+
+async def test_it_is_told_while_the_disk_is_written(store: SqlTurnStore):
+    """The commit waits for what was foreseen: so it had not been done before."""
+    seen = asyncio.Event()
+    commits: list[int] = []
+
+    def foresee(value: int) -> None:
+        commits.append(store.database.commits)
+        seen.set()
+
+    before = store.database.commits
+    assert await store.database.run(lambda c: 7, foresee) == 7
+    await asyncio.wait_for(seen.wait(), 5.0)
+    assert commits[0] in (before, before + 1)
+    assert len(commits) == 1
+
+
+def doomed(connection: Connection) -> str:
+    """Fails at COMMIT, no sooner: a row whose parent is not there."""
+    connection.exec_driver_sql("PRAGMA defer_foreign_keys = ON").close()
+    connection.exec_driver_sql("INSERT INTO reply (turn_id, part, key) VALUES ('?', 0, 'k')")
+    return "done"
+
+
+async def test_what_was_foreseen_may_come_to_nothing(store: SqlTurnStore):
+    told: list[str] = []
+    with pytest.raises(StoreError):
+        await store.database.run(doomed, told.append)
+    assert told == ["done"]
+    assert await store.database.run(replies) == 0
+    assert (await store.accept(Event("k", asked("t")))).fresh, "work goes on"
+
+
+def replies(connection: Connection) -> int:
+    return int(connection.exec_driver_sql("SELECT count(*) FROM reply").scalar_one())
+
+
+async def test_in_a_crowd_nothing_is_foreseen(store: SqlTurnStore):
+    """One wake-up for all of them is worth more than being early."""
+    told: list[Accepted] = []
+    events = [Event(f"k{n}", asked(f"t{n}"), start=10) for n in range(40)]
+    found = await asyncio.gather(*(store.accept(event, told.append) for event in events))
+    assert all(one.started for one in found) and len(told) < len(found)
+
+
+async def test_what_cannot_be_done_is_not_foreseen(store: SqlTurnStore):
+    def impossible(connection: Connection) -> str:
+        raise ValueError("no")
+
+    told: list[str] = []
+    with pytest.raises(StoreError):
+        await store.database.run(impossible, told.append)
+    await asyncio.sleep(0)
+    assert told == []
+
+
+# ---------------------------------------------------------------- the whole house
+
+
+def fails_at_commit(store: Any, times: int) -> list[int]:
+    """The next `times` transactions come to nothing at their very end; returns a list that
+    holds how many are left."""
+    left, transaction = [times], store.database._transaction
+
+    @contextmanager
+    def failing(connection: Connection) -> Iterator[None]:
+        with transaction(connection):
+            yield
+            if left[0] > 0:
+                left[0] -= 1
+                doomed(connection)
+
+    store.database._transaction = failing
+    return left
+
+
+def at_rest(room: Room) -> bool:
+    bubbles = room.answers()
+    return len(bubbles) == 1 and bool(bubbles[0].text) and not bubbles[0].streaming
+
+
+@pytest.mark.parametrize("platform", ["feishu", "dingtalk"])
+async def test_nothing_leaves_before_the_claim_is_safe(house: House, platform: str):
+    app = await house.start()
+    room = Room(house, platform, "p2p", 1)
+    calls = len(room.sim.calls)
+    left = fails_at_commit(app.store, 3)
+    await room.say("鹊桥是什么？")
+    while left[0] > 0:
+        assert not house.deepseek.requests and len(room.sim.calls) == calls
+        await asyncio.sleep(0.01)
+    await house.clock.hurry(lambda: at_rest(room), 0.1)
+    assert len(house.deepseek.requests) == 1
+    assert app.answerer._foreseen == {}
+
+
+async def test_a_claim_that_does_not_succeed_leaves_nothing_prepared(house: House):
+    """The platform sends the message again, some seconds later."""
+    app = await house.start()
+    room = Room(house, "feishu", "p2p", 1)
+    fails_at_commit(app.store, 10)
+    await room.say("鹊桥是什么？")
+    await room.sim.wait_for(lambda: any(not push.good for push in room.sim.pushes), 10.0)
+    assert app.answerer._foreseen == {} and not house.deepseek.requests
+    await house.clock.hurry(lambda: house.deepseek.requests)
+    await house.clock.hurry(lambda: at_rest(room), 0.1)
+    assert len(house.deepseek.requests) == 1
+    assert app.answerer._foreseen == {}
