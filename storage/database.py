@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from queue import Empty, SimpleQueue
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
@@ -45,6 +45,14 @@ class _Job:
     foresee: Callable[[Any], object] | None = None
     result: Any = None
     error: Exception | None = None
+
+    @classmethod
+    def of(
+        cls, work: Callable[[Connection], Any], foresee: Callable[[Any], object] | None = None
+    ) -> Self:
+        """For the running loop."""
+        loop = asyncio.get_running_loop()
+        return cls(work, loop, loop.create_future(), foresee)
 
     def do(self, connection: Connection) -> None:
         self.result, self.error = self.work(connection), None
@@ -83,11 +91,9 @@ class Database:
         StoreError, StoreLocked, StoreTooNew."""
         sqlite.prepare(self.path)
         self._lock.take()
-        loop = asyncio.get_running_loop()
-        opened: asyncio.Future[None] = loop.create_future()
-        first = _Job(migrate, loop, opened)
+        first = _Job.of(migrate)
         threading.Thread(target=self._work, args=(first,), name="store", daemon=True).start()
-        await opened
+        await first.future
 
     async def run(
         self, work: Callable[[Connection], T], foresee: Callable[[T], object] | None = None
@@ -100,7 +106,7 @@ class Database:
         `foresee` may get the result on the event loop while the disk is still being
         written, which takes the longest of all: time to prepare what will need it. It is
         not called in a crowd, and nothing may come of the result after all."""
-        result: T = await self._put(_Job, work, foresee)
+        result: T = await self._put(_Job.of(work, foresee))
         return result
 
     async def backup(self, path: Path) -> None:
@@ -110,22 +116,15 @@ class Database:
         if self._copying:
             raise StoreError("另一个备份正在进行 another backup is being made")
         self._copying = self._closing is None
-        await asyncio.shield(self._put(_Copy, lambda connection: self._copy(connection, path)))
+        await asyncio.shield(self._put(_Copy.of(lambda connection: self._copy(connection, path))))
 
     def _own(self) -> set[Path]:
         own = self.path.resolve()
         return {own.with_name(own.name + side) for side in ("", ".lock", *backup.LOGS)}
 
-    def _put(
-        self,
-        kind: type[_Job],
-        work: Callable[[Connection], Any],
-        foresee: Callable[[Any], object] | None = None,
-    ) -> asyncio.Future[Any]:
+    def _put(self, job: _Job) -> asyncio.Future[Any]:
         if self._closing is not None:
             raise StoreError("数据库已关闭 store is closed")
-        loop = asyncio.get_running_loop()
-        job = kind(work, loop, loop.create_future(), foresee)
         self._jobs.put(job)
         return job.future
 

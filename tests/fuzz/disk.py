@@ -35,21 +35,18 @@ class Disk(Database):
     async def open(self) -> None:
         sqlite.prepare(self.path)
         self._lock.take()
-        loop = asyncio.get_running_loop()
-        first = _Job(migrate, loop, loop.create_future())
+        first = _Job.of(migrate)
         self._connection = self._connect(first)
         _answer([first])
         await first.future
 
-    def _put(self, kind: type[_Job], work: Callable[[Connection], Any]) -> asyncio.Future[Any]:
+    def _put(self, job: _Job) -> asyncio.Future[Any]:
         if self._connection is None:
             raise StoreError("store is closed")
-        loop = asyncio.get_running_loop()
-        job = kind(work, loop, loop.create_future())
         self._jobs.put(job)
         if not self._due:
             self._due = True
-            loop.call_later(self._seconds(), self._flush)
+            job.loop.call_later(self._seconds(), self._flush)
         return job.future
 
     def _seconds(self) -> float:
