@@ -19,7 +19,8 @@ run: .venv/run.done
 	$(BIN)/queqiao run
 
 test: .venv/dev.done browser
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal
+WORKERS ?= 2
 
 lint: .venv/dev.done
 	$(BIN)/ruff check .
