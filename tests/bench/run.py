@@ -51,14 +51,17 @@ class Size:
     chats: int
     replies: int
     lengths: tuple[int, ...]
+    lengths_rounds: int
     conversations: int
     waits: float
     helps: int
 
 
 NAMES = ("native", "sdk", "floor")
-WHOLE = Size(PLATFORMS, NAMES, 40, 10, 3.0, 500, 20, (50, 400, 800), 100_000, 20.0, 9)
-QUICK = Size(("feishu",), ("native", "floor"), 10, 4, 1.0, 100, 10, (50, 200, 400), 2_000, 3.0, 3)
+WHOLE = Size(PLATFORMS, NAMES, 40, 10, 3.0, 500, 20, (400, 800, 1600), 3, 100_000, 20.0, 9)
+QUICK = Size(
+    ("feishu",), ("native", "floor"), 10, 4, 1.0, 100, 10, (200, 400, 800), 1, 2_000, 3.0, 3
+)
 
 
 def in_ms(values: list[float], share: float) -> float | None:
@@ -121,12 +124,13 @@ async def many(size: Size) -> list[Figure]:
         Figure(f"{name}: until all models are asked", "s", crowd.asked),
         Figure(f"{name}: our source behind by", "s", crowd.behind),
     ]
-    costs = await scale.by_length(size.lengths, size.replies)
+    costs = await scale.by_length(size.lengths, size.replies, size.lengths_rounds)
     return figures + linear(costs)
 
 
 def linear(costs: dict[int, float]) -> list[Figure]:
-    """What a chunk costs in a long reply, beside one in a reply half as long or less."""
+    """What a chunk costs in a long reply, beside one in a reply half as long. The shortest
+    is seconds long, as are all: a checkpoint every other second is part of the cost."""
     few, some, most = sorted(costs)
     late = (costs[most] - costs[some]) / (most - some) * 1e6
     early = (costs[some] - costs[few]) / (some - few) * 1e6

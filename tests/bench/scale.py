@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from dataclasses import dataclass
+from statistics import median
 
 from tests.bench.house import Seat, seat, until
 from tests.bench.source import Script
@@ -83,11 +84,13 @@ async def measure(count: int, runner: tuple[str, ...] = ()) -> Crowd:
         return await crowd(one, count, Script(400, first=0.3, pace=0.02))
 
 
-async def by_length(lengths: tuple[int, ...], replies: int) -> dict[int, float]:
-    """CPU seconds of one reply, by its number of chunks, at the same rate of chunks."""
-    found = {}
+async def by_length(lengths: tuple[int, ...], replies: int, rounds: int) -> dict[int, float]:
+    """CPU seconds of one reply, by its number of chunks, at the same rate of chunks: the
+    medians of `rounds`, in which the lengths take turns."""
+    found: dict[int, list[float]] = {chunks: [] for chunks in lengths}
     async with seat("feishu", "native") as one:
         await crowd(one, replies, Script(10, pace=0.01))
-        for chunks in lengths:
-            found[chunks] = (await crowd(one, replies, Script(chunks, pace=0.005))).cpu
-    return found
+        for _ in range(rounds):
+            for chunks, costs in found.items():
+                costs.append((await crowd(one, replies, Script(chunks, pace=0.005))).cpu)
+    return {chunks: median(costs) for chunks, costs in found.items()}
