@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from datetime import date, timedelta
 from functools import lru_cache
+from typing import NamedTuple
 
 from bot.contract import (
     ChatKind,
@@ -64,6 +64,8 @@ def border(history: Sequence[Exchange], max_tokens: int) -> int:
     """How many of the oldest exchanges are left out so that the rest is within
     `max_tokens`. A cut leaves half of the budget free, and the next one comes only when
     that is used up; a history that grows at its end keeps its border meanwhile."""
+    if sum(map(_most, history)) <= max_tokens:
+        return 0
     sizes = [_size(exchange) for exchange in history]
     start, total = 0, 0.0
     for index, size in enumerate(sizes):
@@ -74,6 +76,13 @@ def border(history: Sequence[Exchange], max_tokens: int) -> int:
             total -= sizes[start]
             start += 1
     return start
+
+
+def _most(exchange: Exchange) -> float:
+    """More than `_size`, and found without reading the text."""
+    asked = sum([len(_part_text(part)) for part in exchange.question])
+    chars = asked + len(exchange.answer) + len(exchange.reasoning)
+    return chars * TOKENS_WIDE + 2 * TOKENS_PROMPT
 
 
 def _size(exchange: Exchange) -> float:
@@ -92,8 +101,7 @@ def _tokens(text: str) -> float:
 # ---------------------------------------------------------------- questions
 
 
-@dataclass(frozen=True, slots=True)
-class _Asked:
+class _Asked(NamedTuple):
     speaker: Person
     parts: tuple[Part, ...]
     at: float
@@ -102,19 +110,15 @@ class _Asked:
 def _questions(asked: Sequence[_Asked], chat_kind: ChatKind) -> list[str]:
     """Each question as the model reads it: the day where it changes, in a group the
     speaker, what was quoted, the words."""
-    names = _names(one.speaker for one in asked)
-    texts, day = [], ""
+    names = _names(one.speaker for one in asked) if chat_kind == "group" else {}
+    texts, day = [], -1
     for one in asked:
-        today = _day(one.at)
-        head = f"（{today}）\n" if today != day else ""
+        today = int((min(max(one.at, 0.0), LATEST) + BEIJING) // 86_400)
+        head = f"（{_named(today)}）\n" if today != day else ""
         day = today
-        who = f"[{names[one.speaker.id]}] " if chat_kind == "group" else ""
+        who = f"[{names[one.speaker.id]}] " if names else ""
         texts.append(f"{head}{who}{_body(one.parts)}")
     return texts
-
-
-def _day(at: float) -> str:
-    return _named(int((min(max(at, 0.0), LATEST) + BEIJING) // 86_400))
 
 
 @lru_cache(maxsize=64)
@@ -148,6 +152,8 @@ def _safe_name(name: str) -> str:
 
 
 def _body(parts: tuple[Part, ...]) -> str:
+    if len(parts) == 1:
+        return _part_text(parts[0]).strip()
     quotes = [_part_text(part) for part in parts if not isinstance(part, TextPart)]
     words = [part.text for part in parts if isinstance(part, TextPart)]
     return "\n".join(piece for piece in (*quotes, *words) if piece).strip()

@@ -94,7 +94,7 @@ def _part_to_json(part: Part) -> dict[str, str]:
 
 
 def parts_from_json(text: str) -> tuple[Part, ...]:
-    return tuple(_part_from_json(item) for item in load(text))
+    return tuple([_part_from_json(item) for item in orjson.loads(text)])
 
 
 def _part_from_json(item: dict[str, str]) -> Part:
@@ -185,15 +185,12 @@ def turn_from_row(row: Row, handles: tuple[Handle, ...]) -> Turn:
     )
 
 
-def exchange_from_row(row: Row) -> Exchange:
-    return Exchange(
-        turn=row["id"],
-        speaker=person_from_json(row["person"]),
-        question=parts_from_json(row["parts"]),
-        answer=row["answer"],
-        reasoning=row["reasoning"],
-        asked_at=row["asked_at"],
-    )
+def exchange_of(
+    id_: str, person: str, parts: str, answer: str, reasoning: str, asked_at: float
+) -> Exchange:
+    """From columns of a turn."""
+    who, question = person_from_json(person), parts_from_json(parts)
+    return Exchange(id_, who, question, answer, reasoning, asked_at)
 
 
 # ---------------------------------------------------------------- endings

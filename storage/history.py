@@ -63,8 +63,8 @@ _length = select(func.count()).select_from(turn).where(*_part)
 _last_place = Prepared(select(func.max(turn.c.done)).where(*_part))
 _newest = Prepared(
     select(
-        *(turn.c.id, turn.c.person, turn.c.parts, turn.c.asked_at, turn.c.answer),
-        turn.c.reasoning,
+        *(turn.c.id, turn.c.person, turn.c.parts, turn.c.answer, turn.c.reasoning),
+        turn.c.asked_at,
     )
     .where(*_part, turn.c.done > bindparam("after"), turn.c.root != bindparam("but"))
     .order_by(turn.c.done)
@@ -82,8 +82,8 @@ def exchanges(connection: Connection, of: Turn, root: str, most: int) -> tuple[E
         return ()
     step = max(1, most // 4)
     after = -(-max(0, last - max(0, most)) // step) * step
-    rows = _newest.all(connection, {**part, "but": root, "after": after})
-    return tuple(codec.exchange_from_row(row) for row in rows)
+    rows = _newest.rows(connection, {**part, "but": root, "after": after})
+    return tuple([codec.exchange_of(*row) for row in rows])
 
 
 _family = (turn.c.root == bindparam("first"), *_part)

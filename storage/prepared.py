@@ -57,10 +57,15 @@ class Prepared:
 
     def all(self, connection: Connection, values: Values) -> list[dict[str, Any]]:
         """The rows, by column name. Raises the driver's errors, as every method here."""
-        ready = self._for(connection, values)
-        cursor = _ran(connection, ready, values)
+        columns = self._for(connection, values).columns
+        return [dict(zip(columns, row, strict=True)) for row in self.rows(connection, values)]
+
+    def rows(self, connection: Connection, values: Values) -> list[tuple[Any, ...]]:
+        """The rows bare, their columns in the order of the statement."""
+        cursor = _ran(connection, self._for(connection, values), values)
         try:
-            return [dict(zip(ready.columns, row, strict=True)) for row in cursor.fetchall()]
+            found: list[tuple[Any, ...]] = cursor.fetchall()
+            return found
         finally:
             cursor.close()
 
@@ -70,11 +75,7 @@ class Prepared:
 
     def scalar(self, connection: Connection, values: Values) -> Any:
         """The first column of the first row; None when there is none."""
-        cursor = _ran(connection, self._for(connection, values), values)
-        try:
-            found = cursor.fetchall()
-        finally:
-            cursor.close()
+        found = self.rows(connection, values)
         return found[0][0] if found else None
 
     def run(self, connection: Connection, values: Values) -> int:

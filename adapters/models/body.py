@@ -76,7 +76,11 @@ def _message(prompt: Prompt, echo: bool) -> dict[str, Any]:
 
 def _sendable(text: str) -> str:
     """Without lone surrogates, which no UTF-8 body can carry."""
-    return text.encode("utf-8", "replace").decode()
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-8", "replace").decode()
+    return text
 
 
 def _tokens(request: ModelRequest, profile: Profile, thinking: bool, usual: int) -> int:
