@@ -30,6 +30,8 @@ from bot.texts import knows, say
 BEIJING = 8 * 3_600.0
 """Seconds that Beijing is ahead of UTC, all year round."""
 
+DAY = 86_400.0
+
 EPOCH = date(1970, 1, 1)
 WEEKDAYS = "一二三四五六日"
 
@@ -64,7 +66,7 @@ def border(history: Sequence[Exchange], max_tokens: int) -> int:
     """How many of the oldest exchanges are left out so that the rest is within
     `max_tokens`. A cut leaves half of the budget free, and the next one comes only when
     that is used up; a history that grows at its end keeps its border meanwhile."""
-    if sum(map(_most, history)) <= max_tokens:
+    if _surely_within(history, max_tokens):
         return 0
     sizes = [_size(exchange) for exchange in history]
     start, total = 0, 0.0
@@ -78,11 +80,14 @@ def border(history: Sequence[Exchange], max_tokens: int) -> int:
     return start
 
 
-def _most(exchange: Exchange) -> float:
-    """More than `_size`, and found without reading the text."""
-    asked = sum([len(_part_text(part)) for part in exchange.question])
-    chars = asked + len(exchange.answer) + len(exchange.reasoning)
-    return chars * TOKENS_WIDE + 2 * TOKENS_PROMPT
+def _surely_within(history: Sequence[Exchange], max_tokens: int) -> bool:
+    """Told from the lengths alone, as if every character were wide."""
+    chars = 0
+    for exchange in history:
+        chars += len(exchange.answer) + len(exchange.reasoning)
+        for part in exchange.question:
+            chars += len(part.text if isinstance(part, TextPart) else _part_text(part))
+    return chars * TOKENS_WIDE + len(history) * 2 * TOKENS_PROMPT <= max_tokens
 
 
 def _size(exchange: Exchange) -> float:
@@ -111,14 +116,23 @@ def _questions(asked: Sequence[_Asked], chat_kind: ChatKind) -> list[str]:
     """Each question as the model reads it: the day where it changes, in a group the
     speaker, what was quoted, the words."""
     names = _names(one.speaker for one in asked) if chat_kind == "group" else {}
-    texts, day = [], -1
+    texts, day, midnight = [], -1, float("inf")
     for one in asked:
-        today = int((min(max(one.at, 0.0), LATEST) + BEIJING) // 86_400)
-        head = f"（{_named(today)}）\n" if today != day else ""
-        day = today
-        who = f"[{names[one.speaker.id]}] " if names else ""
-        texts.append(f"{head}{who}{_body(one.parts)}")
+        text = _body(one.parts)
+        if names:
+            text = f"[{names[one.speaker.id]}] {text}"
+        if not midnight <= one.at < midnight + DAY:
+            today = _day(one.at)
+            if today != day:
+                text = f"（{_named(today)}）\n{text}"
+            day, midnight = today, today * DAY - BEIJING
+        texts.append(text)
     return texts
+
+
+def _day(at: float) -> int:
+    """Its number, counted from EPOCH."""
+    return int((min(max(at, 0.0), LATEST) + BEIJING) // DAY)
 
 
 @lru_cache(maxsize=64)
@@ -152,8 +166,8 @@ def _safe_name(name: str) -> str:
 
 
 def _body(parts: tuple[Part, ...]) -> str:
-    if len(parts) == 1:
-        return _part_text(parts[0]).strip()
+    if len(parts) == 1 and isinstance(parts[0], TextPart):
+        return parts[0].text.strip()
     quotes = [_part_text(part) for part in parts if not isinstance(part, TextPart)]
     words = [part.text for part in parts if isinstance(part, TextPart)]
     return "\n".join(piece for piece in (*quotes, *words) if piece).strip()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
 from bot.asking import Asking, continued
@@ -43,23 +44,27 @@ class Run:
         self.refusal: Ending | None = None
         self.error: BaseException | None = None
         self.cancelled = False
-        self._request: ModelRequest | None = None
+        self._prepared: AsyncGenerator[Delta, None] | None = None
         self._spoke = False
         self._keeping: asyncio.Task[None] | None = None
 
-    def prepare(self) -> ModelRequest:
-        """What the model is asked, made once."""
-        if self._request is None:
-            self._request = self._asking.request(self.started)
-        return self._request
+    def prepare(self) -> None:
+        """Write the question down, for a run that begins at the beginning."""
+        self._prepared = self._asking.model.stream(self._asking.request(self.started))
 
     async def listen(self) -> None:
         """Go on from the checkpoint of an earlier run where the service can, else from
         the beginning."""
-        request = self.prepare()
+        if self._prepared is not None:
+            await self._hear(self._prepared)
+        else:
+            await self._ask()
+
+    async def _ask(self) -> None:
+        request = self._asking.request(self.started)
         goes_on = bool(self.turn.checkpoint) and self._asking.continues(request.model)
         if not goes_on or not await self._go_on(request):
-            await self._stream(request)
+            await self._hear(self._asking.model.stream(request))
 
     async def _go_on(self, request: ModelRequest) -> bool:
         """False when the answer must be written anew: also when nothing was added, because
@@ -68,7 +73,7 @@ class Run:
         self.reply.add_reasoning(self.turn.thoughts)
         why = "nothing was added"
         try:
-            await self._stream(continued(request, self.turn))
+            await self._hear(self._asking.model.stream(continued(request, self.turn)))
         except BorderError as error:
             if self._spoke:
                 raise
@@ -79,9 +84,9 @@ class Run:
         self.reply.restart()
         return False
 
-    async def _stream(self, request: ModelRequest) -> None:
+    async def _hear(self, stream: AsyncGenerator[Delta, None]) -> None:
         try:
-            async with aclosing(self._asking.model.stream(request)) as deltas:
+            async with aclosing(stream) as deltas:
                 async for delta in deltas:
                     self._take(delta)
                     self._keep()

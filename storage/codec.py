@@ -7,7 +7,7 @@ column takes them. A whole pair written as two halves becomes its character.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from operator import attrgetter
 from typing import Any
@@ -185,12 +185,19 @@ def turn_from_row(row: Row, handles: tuple[Handle, ...]) -> Turn:
     )
 
 
-def exchange_of(
-    id_: str, person: str, parts: str, answer: str, reasoning: str, asked_at: float
-) -> Exchange:
-    """From columns of a turn."""
-    who, question = person_from_json(person), parts_from_json(parts)
-    return Exchange(id_, who, question, answer, reasoning, asked_at)
+def exchanges_of(
+    rows: Iterable[tuple[str, str, str, str, str, float]],
+) -> Iterator[Exchange]:
+    """From columns of turns: id, person, parts, answer, reasoning, asked_at. A question waits
+    for all of them, so the plain ones, of one text, are read here."""
+    for id_, person, parts, answer, reasoning, asked_at in rows:
+        items = orjson.loads(parts)
+        if len(items) == 1 and "text" in items[0]:
+            question: tuple[Part, ...] = (TextPart(items[0]["text"]),)
+        else:
+            question = tuple(map(_part_from_json, items))
+        who = person_from_json(person)
+        yield Exchange(id_, who, question, answer, reasoning, asked_at)
 
 
 # ---------------------------------------------------------------- endings

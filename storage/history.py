@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from typing import Any, overload
 
 from sqlalchemy import Connection, Select, bindparam, func, select, update
 
@@ -71,7 +73,7 @@ _newest = Prepared(
 )
 
 
-def exchanges(connection: Connection, of: Turn, root: str, most: int) -> tuple[Exchange, ...]:
+def exchanges(connection: Connection, of: Turn, root: str, most: int) -> Sequence[Exchange]:
     """The newest of the turn's part, at most `most`, oldest first, without the question
     that it asks again. Their order is that in which they ended, so a history only ever
     grows at its end; its beginning moves on in steps of a quarter of `most`, so that the
@@ -82,8 +84,34 @@ def exchanges(connection: Connection, of: Turn, root: str, most: int) -> tuple[E
         return ()
     step = max(1, most // 4)
     after = -(-max(0, last - max(0, most)) // step) * step
-    rows = _newest.rows(connection, {**part, "but": root, "after": after})
-    return tuple([codec.exchange_of(*row) for row in rows])
+    return Past(_newest.rows(connection, {**part, "but": root, "after": after}))
+
+
+class Past(Sequence[Exchange]):
+    """Rows of a history, read by whoever asks for it first: not while a transaction waits
+    for them."""
+
+    def __init__(self, rows: list[tuple[Any, ...]]) -> None:
+        self._rows = rows
+
+    @cached_property
+    def _read(self) -> tuple[Exchange, ...]:
+        return tuple(codec.exchanges_of(self._rows))
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    @overload
+    def __getitem__(self, index: int) -> Exchange: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> tuple[Exchange, ...]: ...
+
+    def __getitem__(self, index: int | slice) -> Exchange | tuple[Exchange, ...]:
+        return self._read[index]
+
+    def __iter__(self) -> Iterator[Exchange]:
+        return iter(self._read)
 
 
 _family = (turn.c.root == bindparam("first"), *_part)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import replace
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -97,7 +96,7 @@ def test_quotes_and_what_cannot_be_read_are_told() -> None:
 
 
 def test_thinking_goes_back_with_its_answer() -> None:
-    begun = started(new_turn(TextPart("二")), replace(exchange("一", "答"), reasoning="想"))
+    begun = started(new_turn(TextPart("二")), exchange("一", "答")._replace(reasoning="想"))
     assert [p.reasoning for p in compose(begun, "s", max_tokens=999)] == [None, None, "想", None]
 
 

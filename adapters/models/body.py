@@ -6,17 +6,21 @@ import hashlib
 from dataclasses import dataclass
 from typing import Any
 
+import orjson
+
 from adapters.models.profiles import DEEPSEEK, Profile, always_thinks, profile_of, resolve
-from bot.contract import ModelRequest, Prompt
+from bot.contract import ModelRequest
 from bot.errors import Bug
 
 
 @dataclass(frozen=True, slots=True)
 class WireRequest:
-    """What goes over the wire. `sends_reasoning` says whether earlier thinking is in it."""
+    """What goes over the wire: `raw` is `body` as JSON. `sends_reasoning` says whether
+    earlier thinking is in it."""
 
     url: str
     body: dict[str, Any]
+    raw: bytes
     sends_reasoning: bool
 
 
@@ -49,7 +53,7 @@ def wire_request(
         body["stream_options"] = {"include_usage": True}
     if profile.user_field and request.user:
         body[profile.user_field] = _isolation_id(request.user)
-    return WireRequest(_url(base_url, request.prefix), body, echo)
+    return WireRequest(_url(base_url, request.prefix), *_sendable(body), echo)
 
 
 def _url(base_url: str, prefix: bool) -> str:
@@ -61,26 +65,30 @@ def _url(base_url: str, prefix: bool) -> str:
 
 
 def _messages(request: ModelRequest, echo: bool) -> list[dict[str, Any]]:
-    messages = [_message(prompt, echo) for prompt in request.prompts]
+    messages: list[dict[str, Any]] = [{"role": p.role, "content": p.text} for p in request.prompts]
+    if echo:
+        for prompt, message in zip(request.prompts, messages, strict=True):
+            if prompt.role == "assistant":
+                message["reasoning_content"] = prompt.reasoning or ""
     if request.prefix and messages:
         messages[-1]["prefix"] = True
     return messages
 
 
-def _message(prompt: Prompt, echo: bool) -> dict[str, Any]:
-    message: dict[str, Any] = {"role": prompt.role, "content": _sendable(prompt.text)}
-    if prompt.role == "assistant" and echo:
-        message["reasoning_content"] = _sendable(prompt.reasoning or "")
-    return message
-
-
-def _sendable(text: str) -> str:
-    """Without lone surrogates, which no UTF-8 body can carry."""
+def _sendable(body: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
+    """The body without lone surrogates, which no UTF-8 can carry, and its bytes."""
     try:
-        text.encode()
-    except UnicodeEncodeError:
-        return text.encode("utf-8", "replace").decode()
-    return text
+        return body, orjson.dumps(body)
+    except orjson.JSONEncodeError:
+        sound = {**body, "messages": [_sound(message) for message in body["messages"]]}
+        return sound, orjson.dumps(sound)
+
+
+def _sound(message: dict[str, Any]) -> dict[str, Any]:
+    return {
+        key: value.encode("utf-8", "replace").decode() if isinstance(value, str) else value
+        for key, value in message.items()
+    }
 
 
 def _tokens(request: ModelRequest, profile: Profile, thinking: bool, usual: int) -> int:

@@ -68,18 +68,24 @@ class OpenAIModel:
         """Whether a request with `prefix` can be answered; one that cannot raises Bug."""
         return profile_of(self._settings.base_url, model or self._settings.model).prefix
 
-    async def stream(self, request: ModelRequest) -> AsyncGenerator[Delta, None]:
+    def stream(self, request: ModelRequest) -> AsyncGenerator[Delta, None]:
         """Deltas until FinishDelta; a UsageDelta stands before it when the service told
         the usage. Tried again, at most TRIES times within PATIENCE, as long as nothing
-        was said. Closing the generator closes the socket at once.
+        was said. The question is written down at once, and sent when the first delta is
+        asked for. Closing the generator closes the socket at once.
 
         Raises AuthError, QuotaExhausted, RateLimited, TooBig, RefusedContent, Bug, and
         Transient for all else, each with a `model.*` note (a refused content keeps its
         own). The usage of a failed answer, when it was told, comes before the error.
         """
+        return self._tried(request, self._written(request))
+
+    async def _tried(
+        self, request: ModelRequest, wanted: WireRequest
+    ) -> AsyncGenerator[Delta, None]:
         started = self._clock.monotonic()
         for tries in range(1, TRIES + 1):
-            attempt = self._attempt(request, started)
+            attempt = self._attempt(request, wanted, started)
             try:
                 async with aclosing(attempt.deltas()) as deltas:
                     async for delta in deltas:
@@ -94,19 +100,22 @@ class OpenAIModel:
                 raise failure
             log.info("model: try %d failed (%s); again in %.1f s", tries, failure.cause, wait)
             await self._clock.sleep(wait)
+            wanted = self._written(request)
 
     async def close(self) -> None:
         """Nothing is held between answers."""
 
-    def _attempt(self, request: ModelRequest, started: float) -> _Attempt:
+    def _written(self, request: ModelRequest) -> WireRequest:
         settings = self._settings
-        name = request.model or settings.model
-        flipped = name in self._flipped
-        wire = wire_request(
+        flipped = (request.model or settings.model) in self._flipped
+        return wire_request(
             request, settings.base_url, settings.model, settings.max_tokens, flipped=flipped
         )
-        socket = Wire(self._http, self._clock, started + settings.whole)
-        return _Attempt(settings, wire, socket, self._clock.time(), request, self._crowd)
+
+    def _attempt(self, request: ModelRequest, wanted: WireRequest, started: float) -> _Attempt:
+        socket = Wire(self._http, self._clock, started + self._settings.whole)
+        now = self._clock.time()
+        return _Attempt(self._settings, wanted, socket, now, request, self._crowd)
 
     def _wait(
         self, error: BorderError, attempt: _Attempt, tries: int, started: float
@@ -189,7 +198,7 @@ class _Attempt:
 
     async def _open(self) -> None:
         self._wire.wait_at_most(self._settings.first_data)
-        response = await self._wire.open(self._wanted.url, self._wanted.body, self._headers())
+        response = await self._wire.open(self._wanted.url, self._wanted.raw, self._headers())
         if not 200 <= response.status < 300:
             raise await self._refused(response.status, dict(response.headers))
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Awaitable, Iterator, Mapping
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import aiohttp
-import orjson
 
 from adapters.http import Http
 from bot.contract import Clock
@@ -41,13 +40,13 @@ class Wire:
         self._due = min(self._clock.monotonic() + seconds, self._ends)
 
     async def open(
-        self, url: str, body: Mapping[str, Any], headers: Mapping[str, str]
+        self, url: str, body: bytes, headers: Mapping[str, str]
     ) -> aiohttp.ClientResponse:
         """The response when its headers are in. Raises Transient (model.unreachable,
         model.silent), or Bug for an address that is none."""
         post = self._http.session.post(
             url,
-            data=orjson.dumps(body),
+            data=body,
             headers=headers,
             timeout=_LIMITS,
             allow_redirects=False,

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
-from typing import Literal, Protocol, runtime_checkable
+from typing import Literal, NamedTuple, Protocol, runtime_checkable
 
 
-@dataclass(frozen=True, slots=True)
-class Prompt:
+class Prompt(NamedTuple):
     """One message to the model. `reasoning` is an assistant turn's earlier thinking,
     sent back verbatim where the service wants it (reference/models.md 1.4)."""
 
@@ -72,8 +71,9 @@ class ChatModel(Protocol):
     """A model service."""
 
     def stream(self, request: ModelRequest) -> AsyncGenerator[Delta, None]:
-        """Deltas until FinishDelta. Closing the generator (or cancelling the task)
-        closes the socket at once. Raises of the BorderError family, with a note for the
+        """Deltas until FinishDelta. Nothing leaves before the first is asked for; what can
+        be prepared until then, is. Closing the generator (or cancelling the task) closes
+        the socket at once. Raises of the BorderError family, with a note for the
         person; a stream that ends without a finish raises Transient("…cut…")."""
 
     async def close(self) -> None: ...

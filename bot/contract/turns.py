@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from bot.contract.base import (
     ChatKind,
@@ -197,8 +198,7 @@ class Backlog:
     redelivered: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Exchange:
+class Exchange(NamedTuple):
     """One finished turn as history shows it to the model."""
 
     turn: str
@@ -226,7 +226,7 @@ class Started:
 
     turn: Turn
     conversation: Conversation
-    history: tuple[Exchange, ...]
+    history: Sequence[Exchange]
 
 
 @dataclass(frozen=True, slots=True)
