@@ -19,12 +19,13 @@ LONG = Script(2000, first=0.05, pace=0.02)
 
 @dataclass
 class Times:
-    """Seconds, one a round."""
+    """Seconds, one a round. `cpu`: of the whole round, where that is measured."""
 
     request: list[float] = field(default_factory=list)
     first: list[float] = field(default_factory=list)
     final: list[float] = field(default_factory=list)
     stop: list[float] = field(default_factory=list)
+    cpu: list[float] = field(default_factory=list)
 
 
 async def one_round(one: Seat, times: Times, who: tuple[Any, Any] | None = None) -> None:

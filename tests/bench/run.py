@@ -145,7 +145,10 @@ def linear(costs: dict[int, float]) -> list[Figure]:
 async def remembered(size: Size) -> list[Figure]:
     rounds = max(5, size.rounds // 2)
     times = await stored.histories(rounds)
-    figures = [_beside(f"question after {stored.TURNS} others", times, "none", "long")]
+    figures = [
+        _beside(f"question after {stored.TURNS} others", times, "none", "long"),
+        _cost_beside(f"reply after {stored.TURNS} others", times),
+    ]
     found = await stored.measure(size.conversations, rounds)
     name = f"{size.conversations:,} conversations stored"
     return [
@@ -163,6 +166,11 @@ def _beside(name: str, times: dict[str, Times], base: str, other: str) -> Figure
     value, floor = (median(times[one].request) * MS for one in (other, base))
     words = f"{name}: event to model request"
     return Figure(words, "ms", value, None, floor, most=1.2, base=base)
+
+
+def _cost_beside(name: str, times: dict[str, Times]) -> Figure:
+    value, floor = (median(times[one].cpu) * MS for one in ("long", "none"))
+    return Figure(f"{name}: CPU", "ms", value, None, floor, most=1.2, base="none")
 
 
 async def footprints(size: Size) -> list[Figure]:

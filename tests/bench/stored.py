@@ -23,6 +23,9 @@ TURNS = 50
 QUIET = 2.0
 """Seconds after which a chat may be written to freely again (reference/feishu.md 5.8)."""
 
+SETTLED = 0.2
+"""Seconds after which a reply costs nothing more."""
+
 _COLUMNS = {
     "id": "printf('{tag}-%d-%d', c.n, t.n)",
     "kind": "'chat'",
@@ -130,9 +133,16 @@ async def histories(rounds: int) -> dict[str, Times]:
         async with seat("feishu", "native", Path(name)) as one:
             chat, person = await _well_known(one)
             for _ in range(rounds):
-                await one_round(one, found["none"])
-                await one_round(one, found["long"], (chat, person))
+                await _whole_round(one, found["none"])
+                await _whole_round(one, found["long"], (chat, person))
     return found
+
+
+async def _whole_round(one: Seat, times: Times, who: tuple[Any, Any] | None = None) -> None:
+    before = one.program.cpu()
+    await one_round(one, times, who)
+    await asyncio.sleep(SETTLED)
+    times.cpu.append(one.program.cpu() - before)
 
 
 async def _well_known(one: Seat) -> tuple[Any, Any]:
