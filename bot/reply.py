@@ -170,6 +170,8 @@ class Reply:
         pieces = self._cut()
         last = len(pieces) - 1
         for index in range(self._parts.last, last):
+            if not self._parts.at(index).opened:
+                return  # a message in its place could not be changed any more
             await self._seal(index, pieces)
             await self._open(self._parts.at(index + 1), self._snapshot(index + 1, pieces))
         part = self._parts.at(last)

@@ -187,6 +187,24 @@ async def test_a_dead_token_is_replaced_and_the_call_repeated_once(
     assert len(server.answers[path]) == 1
 
 
+@pytest.mark.parametrize(
+    ("status", "code", "kind"),
+    [
+        (400, "invalidParameter.msgParam.tooLong", Transient),
+        (400, "param.cardNotExist", Transient),
+        (403, DENIED + "IpNotInWhiteList", AuthError),
+        (403, DENIED + "QpsLimitForApi", RateLimited),
+    ],
+)
+async def test_a_refused_token_says_nothing_of_a_message(
+    server: Server, api: DingTalkApi, status: int, code: str, kind: type[Exception]
+) -> None:
+    server.token_answer = (status, {"code": code, "message": "no"})
+    with pytest.raises(kind):
+        await api.update_card("t", {})
+    assert [path for path, _, _ in server.calls] == ["/v1.0/oauth2/accessToken"]
+
+
 async def test_wrong_credentials(server: Server, api: DingTalkApi) -> None:
     server.token_answer = (400, {"code": "invalidClientIdOrSecret", "message": f"no {SECRET}"})
     with pytest.raises(AuthError) as caught:

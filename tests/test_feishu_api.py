@@ -164,6 +164,19 @@ async def test_wrong_credentials(server: Server, api: FeishuApi, code: int) -> N
     assert SECRET not in str(caught.value) + repr(caught.value) + caught.value.cause
 
 
+@pytest.mark.parametrize(
+    ("code", "kind"),
+    [(230002, Transient), (230013, AuthError), (230025, Transient), (230028, Transient)],
+)
+async def test_a_refused_token_says_nothing_of_a_message(
+    server: Server, api: FeishuApi, code: int, kind: type[Exception]
+) -> None:
+    server.token_answer = {"code": code, "msg": "no"}
+    with pytest.raises(kind):
+        await api.card_of("om_1")
+    assert not server.calls
+
+
 async def test_nothing_of_ours_is_printed(api: FeishuApi, server: Server) -> None:
     assert SECRET not in repr(FeishuSettings("b", "cli_1", SECRET))
     server.script.append((400, {"code": 230001, "msg": "bad Bearer t-1 and more"}))

@@ -240,3 +240,18 @@ async def test_a_refusal_of_unknown_reach_holds_up_its_card_alone() -> None:
 
     assert await free("settings") and await free("content") and not await free("card")
     await reply.leave()
+
+
+async def test_without_a_card_nothing_is_sent_before_the_text_stands() -> None:
+    """A message in its place cannot be changed when the next run words it anew."""
+    clock = VirtualClock(settle=0.0)
+    card = Card(clock, failures=[PermissionDenied("x")], limits=Limits(Pace(PACE), 300))
+    reply = reply_on(card)
+    reply.start()
+    await clock.advance(1.0)
+    await speak(reply, clock, 400, 0.05)
+    assert (card.opened, card.shown, card.finished) == ([], [], [])
+    await reply.close(Snapshot(state="answered"))
+    assert len(card.finished) > 3
+    words = " ".join(part.text for part in card.finished).split()
+    assert words == [str(n) for n in range(400)]

@@ -19,6 +19,7 @@ from adapters.dingtalk.foreign import at, dumps, items_at, number_at, text_at
 from adapters.dingtalk.settings import DingTalkSettings
 from adapters.http import Answer, Http
 from adapters.meter import Unmetered
+from adapters.tokens import of_token
 from bot.contract import CallKind, Charge, Clock, Json, Meter, Window
 from bot.errors import (
     BorderError,
@@ -117,8 +118,7 @@ class DingTalkApi:
             life = number_at(answer.body, "expireIn")
             life = life if life > 0 else 7200.0
             return _Token(text, now + life - min(EARLY, life / 2), now + life)
-        refused = self._clean(error_of(answer, "token"))
-        raise Transient(refused.cause) if isinstance(refused, Uncertain) else refused
+        raise of_token(self._clean(error_of(answer, "token")))
 
     def drop_token(self, text: str) -> None:
         """Forget `text` if it is still the token in use."""

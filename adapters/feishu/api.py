@@ -19,6 +19,7 @@ from adapters.feishu.foreign import at, text_at
 from adapters.feishu.settings import BotIdentity, FeishuSettings
 from adapters.http import Answer, Http
 from adapters.meter import Unmetered
+from adapters.tokens import of_token
 from bot.contract import Charge, Clock, Json, Meter, Window
 from bot.errors import BorderError, Bug, QuotaExhausted, Transient, Uncertain
 
@@ -113,8 +114,7 @@ class FeishuApi:
         text, expire = text_at(answer.body, "tenant_access_token"), at(answer.body, "expire")
         if code_of(answer) == 0 and text and isinstance(expire, int | float):
             return _Token(text, now + expire - min(EARLY, expire / 2), now + expire)
-        refused = self._clean(error_of(answer, "token"))
-        raise Transient(refused.cause) if isinstance(refused, Uncertain) else refused
+        raise of_token(self._clean(error_of(answer, "token")))
 
     def drop_token(self, text: str) -> None:
         """Forget `text` if it is still the token in use."""

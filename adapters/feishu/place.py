@@ -13,7 +13,7 @@ from adapters.feishu.codes import NO_TARGET, NO_THREAD
 from adapters.feishu.foreign import text_at
 from adapters.feishu.lookback import SLACK, Sought, look_back
 from bot.contract import Charge, Clock, Handle, Json, Save, Window
-from bot.errors import BorderError, Gone, StoreError, Uncertain
+from bot.errors import BorderError, Gone, StoreError, Transient, Uncertain
 
 log = logging.getLogger(__name__)
 
@@ -156,6 +156,8 @@ class Place:
         return found
 
     async def _deliver(self, msg_type: str, content: Json, uuid: str, anywhere: bool) -> Sent:
+        """One call, because the budget gave room for one: where another way is left after a
+        refusal, it is for the next try."""
         if not self._replies:
             return await self._to_chat(msg_type, content, uuid)
         try:
@@ -163,13 +165,13 @@ class Place:
         except BorderError as error:
             if error.code in NO_THREAD and self._in_thread:
                 self._in_thread = False
-                return await self._reply(msg_type, content, uuid)
-            if error.code not in NO_TARGET:
+            elif error.code not in NO_TARGET:
                 raise
-            if self._thread or not anywhere:
+            elif self._thread or not anywhere:
                 raise Gone(error.cause, code=error.code) from error
-        self._journal.forget(extra=self._journal.note(to_chat=True))
-        return await self._to_chat(msg_type, content, uuid)
+            else:
+                self._journal.forget(extra=self._journal.note(to_chat=True))
+            raise Transient(f"another way is tried: {error.cause}", code=error.code) from error
 
     async def _reply(self, msg_type: str, content: Mapping[str, Any], uuid: str) -> Sent:
         return await self._api.reply(
