@@ -207,9 +207,9 @@ def _shown(truth: Truth, turn: Turn) -> str:
 
 def _body(turn: Turn, bubble: Bubble) -> str:
     body = voice.letters(f"{bubble.text}\n{bubble.small}")
-    thought = voice.letters(voice.thoughts_of(_nonce(turn)))
-    while body[:1] and body[:1] == thought[:1]:
-        body = body[_first_difference(body, thought) :]
+    thoughts = [voice.letters(voice.thoughts_of(nonce)) for nonce in _nonces(turn)]
+    while said := max((_first_difference(body, thought) for thought in thoughts), default=0):
+        body = body[said:]
     for key in ("card.continues", "card.superseded"):
         body = body.removesuffix(voice.letters(say(key, turn.new.lang)))
     return body
@@ -228,7 +228,7 @@ def _bubble(
         return _stray(truth, turn)
     if handle.rung not in ("webhook", "openapi"):
         return None
-    nonce, found = _nonce(turn), []
+    found = []
     delivered = turn.ending is not None and turn.ending.delivery == "delivered"
     sure = delivered and wanted[1] not in before
     for bubble in world.in_chat(_chat_of(truth, turn)):
@@ -237,7 +237,8 @@ def _bubble(
         fits = body == wanted[1] or any(_fits(w, before, body, sure) for w in wanted)
         if free and bubble.kind == "text" and fits and body:
             found.append(bubble)
-    mine = [b for b in found if nonce and (nonce in b.text or _thinks(turn, b))]
+    nonces = _nonces(turn)
+    mine = [b for b in found if any(n in b.text for n in nonces) or (nonces and _thinks(turn, b))]
     return next(iter(mine or found), None)
 
 
