@@ -37,9 +37,14 @@ RESERVE = {Priority.FINAL: 0.0, Priority.FIRST: 0.02, Priority.UPDATE: 0.05}
 finals or new cards need not wait for a minute to pass. A short window needs none."""
 
 BURST = 0.1
-"""Share of a long window that updates may be ahead of the even rate: enough for a few
-cards to keep their own pace, and cheap enough that the rest of the window goes on at nine
-tenths of that rate."""
+"""Share of a window that updates may be ahead of the even rate: of a long one enough for a
+few cards to keep their own pace, and cheap enough that the rest of it goes on at nine tenths
+of that rate. Of a short one little: cards that came at once would go on being shown in lumps,
+and whoever misses a lump would wait for a whole window more than the others."""
+
+CROWD = 20
+"""Calls from which on a short window is one that many cards share, and its updates keep to
+the even rate. In that of one card or chat no two of them meet."""
 
 HORIZONS = 30
 """At how many moments of a window ahead the even rate is checked against what is used."""
@@ -75,12 +80,13 @@ Rank = tuple[int, float, int]
 class Meter:
     """One window of one bucket, on the bucket's log of call times (ascending)."""
 
-    __slots__ = ("_limit", "long", "next_update", "span")
+    __slots__ = ("_limit", "evened", "long", "next_update", "span")
 
     def __init__(self, window: Window) -> None:
         self._limit = window.limit
         self.span = window.seconds + SKEW
         self.long = window.seconds >= LONG
+        self.evened = self.long or window.limit >= CROWD
         self.next_update = float("-inf")
 
     def limit(self, share: float, priority: Priority = Priority.FINAL) -> int:
@@ -207,10 +213,15 @@ class Bucket:
             self._urgent += [now] * need
             return
         for meter in self._meters:
-            if meter.long:
-                limit = meter.limit(self.share(now, long=True), priority)
-                rate = meter.spread(self._log, self._urgent, limit, now)
-                meter.push_back(need, rate, now)
+            if meter.evened:
+                limit = meter.limit(self.share(now, long=meter.long), priority)
+                meter.push_back(need, self._even_rate(meter, limit, now), now)
+
+    def _even_rate(self, meter: Meter, limit: int, now: float) -> float:
+        """Updates per second. In a short window more urgent calls just take their place."""
+        if meter.long:
+            return meter.spread(self._log, self._urgent, limit, now)
+        return limit / meter.span
 
     def give_back(self, request: Request, need: int) -> None:
         """Uncount calls that were not made."""

@@ -381,6 +381,27 @@ def test_few_cards_keep_their_own_pace(size: int):
     assert max(end - start for start, end in gaps) == pytest.approx(FEISHU.pace + RTT)
 
 
+@every_platform
+@pytest.mark.parametrize("size", [19, 21, 22, 25, 30, 45, 50, 130])
+def test_cards_that_come_at_once_are_not_shown_in_lumps(platform: str, size: int):
+    """Those that do not fit into one second's lump would wait for the next but one."""
+    world = World()
+    bot = Bot(world, PLATFORMS[platform], 0, seed=size, life=None)
+    bot.size = size
+    for person in range(size):
+        world.at(1.0, lambda person=person: bot.open(person))
+    world.run(SECONDS)
+    rate = min(w.limit / w.seconds for w in bot.platform.windows)
+    bound = 1.25 * max(bot.platform.pace, size / rate) + RTT + 1e-6
+    for gaps in bot.gaps.values():
+        settled = [end - start for start, end in gaps if start > 70.0]
+        assert sum(gap > bound for gap in settled) <= 0.05 * len(settled)
+        assert settled
+    used = [at for at in calls(world.grants)[bot.platform.frames] if 80 <= at < 140]
+    busy = min(rate, size / (bot.platform.pace + RTT))
+    assert len(used) >= 0.9 * 60 * busy
+
+
 def test_a_wave_of_finals_finds_room_although_updates_would_use_it_all():
     api = Charge("api", API)
     world = World()
