@@ -176,7 +176,7 @@ class Reply:
             await self._open(self._parts.at(index + 1), self._snapshot(index + 1, pieces))
         part = self._parts.at(last)
         if not part.broken and part.sink.limits.streams:
-            idle = max(0.0, -self._wait(part))
+            idle = max(0.0, self._clock.monotonic() - self._due(part))
             await self._wait_for_pace(part)
             await self._show(part, last, idle)
 
@@ -222,9 +222,12 @@ class Reply:
                 self._news.clear()
                 await pause(wait, self._news, self._clock)
 
+    def _due(self, part: Part) -> float:
+        return part.rhythm.due(self._what(part), part.sink.limits.pace, self._age)
+
     def _wait(self, part: Part) -> float:
-        due = part.rhythm.due(self._what(part), part.sink.limits.pace, self._age)
-        return due - self._clock.monotonic()
+        needed = part.rhythm.needed(self._what(part), part.sink.limits, self._age)
+        return needed - self._clock.monotonic()
 
     def _what(self, part: Part) -> News:
         if self._pieces:

@@ -9,7 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from adapters.feishu.speed import Gauge, Tempo, typewriter
-from adapters.playground.feishu.typewriter import Frame, longest_stall, visible
+from adapters.playground.feishu.typewriter import (
+    Frame,
+    longest_stall,
+    longest_stall_over,
+    visible,
+)
 
 E = "answer_md"
 TENTH: dict[str, Any] = {"print_frequency_ms": {"default": 100}, "print_step": {"default": 2}}
@@ -67,6 +72,12 @@ def test_the_wait_for_the_first_letter_counts() -> None:
     assert longest_stall(frames, E, [(0.5, 2)]) == pytest.approx(1.5)
 
 
+def test_a_card_that_is_still_typed_covers_for_the_next_one() -> None:
+    """ab at 0.1, cd at 0.2, and the second card's text only at 1.5, typed by 1.6."""
+    cards = [[frame(0.0, "abcd")], [frame(1.0, "", typed=False), frame(1.5, "ef")]]
+    assert longest_stall_over(cards, E, [(0.0, 6)]) == pytest.approx(1.4)
+
+
 # ---------------------------------------------------------------- the speed that is told
 
 
@@ -74,7 +85,7 @@ def test_the_wait_for_the_first_letter_counts() -> None:
 def test_a_typewriter_is_a_little_slower_than_the_model(model: float) -> None:
     told = typewriter(model)
     assert told.step >= 1 and told.every_ms >= 40
-    within = min(max(model, 8.0), 400.0)
+    within = min(max(model, 2.5), 400.0)
     assert 0.75 * within <= told.speed <= 0.85 * within
     assert told.suits(within)
     assert not told.suits(within * 3) and not told.suits(within / 2)
@@ -90,6 +101,20 @@ def test_a_gauge_measures_what_was_shown_and_forgets_what_is_old() -> None:
     for now in range(3, 40):
         gauge.take(float(now), 90 + (now - 3) * 60)
     assert gauge.speed == pytest.approx(60.0)
+
+
+def test_a_gauge_tells_at_once_that_a_model_has_become_slower() -> None:
+    gauge = Gauge()
+    for now in range(6):
+        gauge.take(now * 2.0, now * 160)
+    assert gauge.lately == gauge.speed == pytest.approx(80.0) and not gauge.falling
+    gauge.take(12.0, 820)
+    assert gauge.lately == pytest.approx(10.0) and gauge.falling
+    gauge.take(14.0, 840)
+    assert gauge.lately == pytest.approx(10.0) and not gauge.falling
+    assert gauge.speed is not None and gauge.speed > 30.0
+    gauge.take(16.0, 1000)
+    assert gauge.lately == gauge.speed, "faster is believed when all of it says so"
 
 
 def test_a_pause_or_a_new_beginning_is_no_slowness() -> None:

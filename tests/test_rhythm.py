@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bot.contract import Pace
-from bot.rhythm import Rhythm
+from bot.contract import Limits, Pace
+from bot.rhythm import EARLY, STILL, Rhythm
 
 seconds = st.floats(0.05, 5.0)
 
@@ -90,3 +90,30 @@ def test_the_first_text_waits_for_no_gap_of_lines_or_thoughts() -> None:
     assert rhythm.due("text", pace, 0.0) == 32.0
     rhythm.tried("text", pace, 0.0, 0.0, 32.0)
     assert rhythm.due("text", pace, 0.0) == 34.0
+
+
+def test_a_text_comes_early_when_the_client_has_nothing_left_to_type() -> None:
+    pace, rhythm = Pace(0.4, 2.0, 4.0, 8.0), Rhythm(shown_at=10.0, text_gap=3.0)
+    untyped, typed = Limits(pace, 1000), Limits(pace, 1000, typed_until=10.5)
+    assert rhythm.needed("text", untyped, 0.0) == rhythm.due("text", pace, 0.0) == 13.0
+    assert rhythm.needed("text", typed, 0.0) == 10.5 + STILL
+    assert rhythm.needed("thoughts", typed, 0.0) == 14.0
+    assert rhythm.needed("text", Limits(pace, 1000, typed_until=20.0), 0.0) == 13.0
+    assert rhythm.needed("text", Limits(pace, 1000, typed_until=0.0), 0.0) == 10.4
+    rhythm.tried("text", pace, 0.0, 0.0, 10.5 + STILL)
+    assert (rhythm.early, rhythm.text_gap) == (1, 3.0), "it is no reason for wider gaps"
+
+
+@given(paces(), st.floats(0.0, 600.0))
+def test_few_texts_come_early(pace: Pace, length: float) -> None:
+    """Even when the client always stands still the even gaps have the last word."""
+    rhythm, now = Rhythm(shown_at=0.0, text_gap=pace.first), 0.0
+    limits = Limits(pace, 1000, typed_until=float("-inf"))
+    shows = 0
+    while now < length:
+        now = rhythm.needed("text", limits, now)
+        rhythm.tried("text", pace, now, 0.0, now)
+        shows += 1
+    most = EARLY * max(1.0, length / pace.steady) + 1
+    assert rhythm.early <= most
+    assert shows - rhythm.early <= growth(pace) + length / pace.first + 1

@@ -29,7 +29,7 @@ from adapters.playground.dingtalk.templates import SDK_MARKDOWN
 from adapters.playground.faults import Fault
 from adapters.playground.feishu import FeishuSim
 from adapters.playground.feishu import wire as feishu
-from adapters.playground.feishu.typewriter import longest_stall
+from adapters.playground.feishu.typewriter import longest_stall_over
 from bot.contract import (
     Button,
     Delivery,
@@ -243,10 +243,23 @@ def bursty(speed: float, seconds: float, seed: int) -> Script:
     return said
 
 
-def stall(stage: Stage) -> float:
-    bubble = stage.bubbles()[-1]
-    frames = stage.sim.card(bubble.id).frames
-    return longest_stall(frames, ANSWER, stage.written)
+def changing(*parts: tuple[float, float], every: float = 0.1) -> Script:
+    """One speed after the other, each for so many seconds; 0 is a pause."""
+    said, at, length = [], 0.0, 1.0
+    for speed, seconds in parts:
+        for _ in range(round(seconds / every)):
+            length += speed * every
+            if length >= 1.0:
+                said.append((at, "x" * int(length)))
+                length -= int(length)
+            at += every
+    return said
+
+
+def stall(stage: Stage, cards: int = 1) -> float:
+    """Of the newest answer, which stands in so many cards."""
+    frames = [stage.sim.card(bubble.id).frames for bubble in stage.bubbles()[-cards:]]
+    return longest_stall_over(frames, ANSWER, stage.written)
 
 
 # ---------------------------------------------------------------- Feishu
@@ -266,6 +279,26 @@ async def test_a_minute_on_feishu_flows_with_thirty_calls(speed: int) -> None:
 async def test_a_model_that_speaks_in_bursts_flows_too(speed: int, seed: int) -> None:
     async with on_feishu() as stage:
         await stage.answer(bursty(speed, 60.0, seed))
+        assert len(stage.spent()) <= 30
+        assert stall(stage) < 1.2
+
+
+UNEVEN = {
+    "slow": ((6, 60),),
+    "slower and slower": ((160, 20), (8, 40)),
+    "much slower": ((80, 30), (10, 30)),
+    "a little slower": ((40, 30), (15, 30)),
+    "faster": ((10, 30), (80, 30)),
+    "now so, now so": ((80, 10), (10, 10)) * 3,
+    "long pauses": (*((40, 8), (0, 10)) * 3, (40, 6)),
+    "short pauses": ((60, 2), (0, 1.5)) * 17,
+}
+
+
+@pytest.mark.parametrize("parts", UNEVEN.values(), ids=UNEVEN)
+async def test_a_model_that_changes_its_speed_flows_too(parts: Any) -> None:
+    async with on_feishu() as stage:
+        await stage.answer(changing(*parts))
         assert len(stage.spent()) <= 30
         assert stall(stage) < 1.2
 
@@ -331,6 +364,7 @@ async def test_a_second_card_brings_its_own_calls_and_no_more() -> None:
         await stage.answer(even(160, 120.0))
         assert len(stage.bubbles()) == 2
         assert len(stage.spent()) <= 65
+        assert stall(stage, cards=2) < 1.2
         assert stage.sim.violations == [] and stage.sim.open_cards() == []
 
 
@@ -340,7 +374,7 @@ async def test_an_impatient_operator_shortens_the_first_gap_only() -> None:
         frames = stage.sim.card(stage.bubbles()[0].id).frames
         gaps = [b.at - a.at for a, b in itertools.pairwise(frames[1:-1])]
         assert gaps[0] == pytest.approx(0.2 + LATENCY, abs=0.11)
-        assert max(gaps) == pytest.approx(3.5 + LATENCY, abs=0.11 + LATENCY)
+        assert max(gaps) == pytest.approx(3.7 + LATENCY, abs=0.11 + LATENCY)
 
 
 async def test_without_a_typewriter_the_replacements_are_few() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from functools import lru_cache
 
 from adapters.feishu.api import FeishuApi
@@ -23,12 +24,13 @@ RENEW_AFTER = 480.0
 """Seconds after which streaming mode is opened again; it closes by itself at 600
 (reference/feishu.md 6.6)."""
 
-FACTOR, MOST, LAST = 1.25, 3.5, 10.0
+FACTOR, MOST, LAST = 1.28, 3.7, 10.0
 """How the gaps between two texts grow, in seconds. The client types each text over the gap
 that follows it, so the gaps may be wide, but no one much wider than the one before."""
 
 RETUNES = 2
-"""How often a card is told another typing speed, a call each."""
+"""How often a card is told another typing speed, a call each. The last one is kept for a
+slower one: too slow a typewriter jumps a little, too fast a one stands still."""
 
 ATTEMPT = 1 << 20
 """Room for the sequences of one run; a later run's are all above (design.md 5)."""
@@ -65,7 +67,7 @@ class CardKit:
         self._learned = False
         self._saved = journal.handle.sequence
         self._sequence = max(self._saved, attempt * ATTEMPT)
-        self._typing = True
+        self._typing, self._typed_until = True, float("-inf")
         self._shown: Face | None = None
         self._streams_since = float("-inf")
         self._invisible = 0
@@ -75,7 +77,8 @@ class CardKit:
 
     @property
     def limits(self) -> Limits:
-        return _limits(self._pace, self._typing)
+        limits = _limits(self._pace, self._typing)
+        return replace(limits, typed_until=self._typed_until) if self._typing else limits
 
     @property
     def _card(self) -> str:
@@ -170,8 +173,15 @@ class CardKit:
             await self._update(card)
             self._typewriter = typing or self._typewriter
         self._shown = shown
-        if ANSWER in shown.texts:
-            self._gauge.take(self._clock.monotonic(), len(shown.texts[ANSWER]))
+        self._measure(len(shown.texts.get(ANSWER, "")), _length(known) if element else None)
+
+    def _measure(self, length: int, before: int | None) -> None:
+        """So long is the answer shown now; it is typed from `before` on, if it is typed."""
+        now = self._clock.monotonic()
+        typed = length - (length if before is None else before)
+        self._typed_until = now + typed / self._typewriter.speed
+        if length:
+            self._gauge.take(now, length)
 
     # ------------------------------------------------------------ streaming mode
 
@@ -188,10 +198,13 @@ class CardKit:
 
     @property
     def _mistuned(self) -> bool:
-        speed = self._gauge.speed
+        speed = self._gauge.lately
         if speed is None or self._typewriter.suits(speed):
             return False
-        return self._wanted != self._typewriter
+        if self._retunes < 2 and self._gauge.falling:
+            return False
+        faster = self._wanted.speed > self._typewriter.speed
+        return self._wanted != self._typewriter and not (faster and self._retunes < 2)
 
     def _typed(self, shown: Face) -> str:
         """The one element whose text changed, or an empty string when the card must be
@@ -324,6 +337,10 @@ class CardKit:
             self._saved = self._sequence + BLOCK
             await self._journal.put(sequence=self._saved)
         return self._sequence
+
+
+def _length(shown: Face | None) -> int:
+    return 0 if shown is None else len(shown.texts.get(ANSWER, ""))
 
 
 @lru_cache(maxsize=16)

@@ -15,7 +15,7 @@ FIRST_GUESS = 24.0
 """Of a model that nobody has measured yet: slower than any of today's, because at the narrow
 gaps of a beginning a jump is small, and a standstill is not."""
 
-SLOWEST, FASTEST = 8.0, 400.0
+SLOWEST, FASTEST = 2.5, 400.0
 
 BEHIND = 0.8
 """The part of the model's speed at which the client types: the rest is room for what is
@@ -27,12 +27,15 @@ TOO_SLOW, TOO_FAST = 0.45, 1.0
 LEAST_MS = 40
 """Milliseconds between two prints at least: faster than that no eye tells them apart."""
 
-SPAN, LEAST_SPAN, LEAST_CHARACTERS = 12.0, 1.8, 20
+SPAN, LEAST_SPAN, LEAST_CHARACTERS = 12.0, 1.8, 8
 """Seconds over which a speed is measured, and what it takes to believe it."""
 
 SILENCE = 1.0
 """Seconds of silence that are counted on top: the shorter a model was heard, the less it is
 certain that it goes on without one."""
+
+STEADY = 0.7
+"""The part of the speed before that counts as the same."""
 
 FRESH = 0.5
 """How much the speed of one more card counts against all before."""
@@ -102,17 +105,40 @@ class Gauge:
         return characters / seconds if enough else None
 
     @property
+    def lately(self) -> float | None:
+        """As `speed`, or that of the newest text when it is lower: a client that types too
+        fast stands still at once."""
+        return None if self.speed is None else min(c / s for c, s in self._spans)
+
+    @property
+    def falling(self) -> bool:
+        """The newest text came much more slowly than the one before: the gap in which a
+        model slows down is partly a fast one's, and the next will tell."""
+        if len(self._seen) < 3:
+            return False
+        (a, first), (b, second), (c, third) = list(self._seen)[-3:]
+        return (third - second) * (b - a) < STEADY * (second - first) * (c - b)
+
+    @property
     def cautious(self) -> float | None:
         """What the model may be relied on for."""
-        characters, seconds = self._span
-        return characters / (seconds + SILENCE) if self.speed is not None else None
+        return None if self.speed is None else min(c / (s + SILENCE) for c, s in self._spans)
+
+    @property
+    def _spans(self) -> list[tuple[int, float]]:
+        """All that was seen, and the end of it, as short as may be believed."""
+        suffixes = map(self._since, range(len(self._seen) - 2, -1, -1))
+        return [self._span, next(span for span in suffixes if span[1] >= LEAST_SPAN)]
 
     @property
     def _span(self) -> tuple[int, float]:
+        return self._since(0)
+
+    def _since(self, index: int) -> tuple[int, float]:
         """Characters that came in so many seconds."""
         if not self._seen:
             return 0, 0.0
-        (since, before), (now, after) = self._seen[0], self._seen[-1]
+        (since, before), (now, after) = self._seen[index], self._seen[-1]
         return after - before, now - since
 
 

@@ -124,7 +124,8 @@ class Limits:
     in one part. `tables`: most Markdown tables in one part. `streams`: false when nothing
     is shown between open() and finish(). `whole_markdown`: true when every show must be
     complete Markdown (open fences closed); false when shown text must stay a prefix of
-    the next.
+    the next. `typed_until`: when the client has typed all of the last show, on the clock's
+    monotonic(); None where it does not type.
     """
 
     pace: Pace
@@ -132,6 +133,7 @@ class Limits:
     tables: int = 3
     streams: bool = True
     whole_markdown: bool = False
+    typed_until: float | None = None
 
 
 Step = Literal["open", "show", "finish"]

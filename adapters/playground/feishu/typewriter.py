@@ -67,12 +67,31 @@ def longest_stall(
     the element shows them, growing. While all that was written is seen nothing stalls,
     however long the model thinks; the time from its first character to the first one seen
     counts too. The last frame ends the account."""
+    return longest_stall_over([frames], element, written)
+
+
+def longest_stall_over(
+    cards: Sequence[Sequence[Frame]], element: str, written: Sequence[tuple[float, int]]
+) -> float:
+    """As longest_stall(), of a text that goes on from card to card: while one is typed to
+    its end nobody misses the next. `written` counts the characters of all of them."""
     longest, was_at, was_seen = 0.0, float("-inf"), 0
-    for at, seen in _appearances(frames, element):
+    for at, seen in _growth(cards, element):
+        if seen <= was_seen:
+            continue
         unseen = next((moment for moment, length in written if length > was_seen), at)
         longest = max(longest, at - max(was_at, unseen))
         was_at, was_seen = at, seen
     return longest
+
+
+def _growth(cards: Sequence[Sequence[Frame]], element: str) -> list[tuple[float, int]]:
+    """The appearances on all cards, each with the characters of those before it."""
+    found, before = [], 0
+    for frames in cards:
+        found += [(at, before + seen) for at, seen in _appearances(frames, element)]
+        before += len(frames[-1].texts.get(element, "")) if frames else 0
+    return sorted(found)
 
 
 def _appearances(frames: Sequence[Frame], element: str) -> list[tuple[float, int]]:
