@@ -255,3 +255,21 @@ async def test_without_a_card_nothing_is_sent_before_the_text_stands() -> None:
     assert len(card.finished) > 3
     words = " ".join(part.text for part in card.finished).split()
     assert words == [str(n) for n in range(400)]
+
+
+async def test_what_was_written_while_the_budget_was_waited_for_is_shown_with_the_rest() -> None:
+    """The frame says what is newest when it leaves, not when its room was asked for."""
+
+    @dataclass
+    class Charged(Card):
+        def charges(self, step: Step) -> tuple[Charge, ...]:
+            return (Charge("api", (Window(1, 5.0),)),) if step == "show" else ()
+
+    clock = VirtualClock(settle=0.0)
+    card = Charged(clock)
+    reply = reply_on(card)
+    reply.start()
+    await speak(reply, clock, 40, 0.25)
+    await reply.leave()
+    assert [round(at, 1) for at, _ in card.shown] == [0.0, 5.1]
+    assert card.shown[1][1].split()[-1] == "20", "what was said at 5.0, and nothing older"
