@@ -173,7 +173,9 @@ class Reply:
             if not self._parts.at(index).opened:
                 return  # a message in its place could not be changed any more
             await self._seal(index, pieces)
-            await self._open(self._parts.at(index + 1), self._snapshot(index + 1, pieces))
+            following = self._parts.at(index + 1)
+            following.rhythm.follow(self._parts.at(index).rhythm, following.sink.limits)
+            await self._open(following, self._snapshot(index + 1, pieces))
         part = self._parts.at(last)
         if not part.broken and part.sink.limits.streams:
             idle = max(0.0, self._clock.monotonic() - self._due(part))

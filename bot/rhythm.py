@@ -31,6 +31,12 @@ class Rhythm:
     line_gap: float = 0.0
     early: int = 0
 
+    def follow(self, before: Rhythm, limits: Limits) -> None:
+        """The text goes on in this card. Its gaps stay as wide as they were, unless the
+        client types: that is to flow from the beginning."""
+        if limits.typed_until is None:
+            self.text_gap = before.text_gap
+
     def due(self, news: News, pace: Pace, age: float) -> float:
         """The moment from which `news` may be shown; `age` is the reply's. The first text
         comes at once, and thoughts alone never hurry."""
@@ -62,6 +68,6 @@ class Rhythm:
         elif news == "text":
             self.text_gap = pace.after(self.text_gap, idle, age)
         elif news == "first":
-            self.text_gap = pace.first
+            self.text_gap = max(self.text_gap, pace.first)
         else:
             self.line_gap = pace.after(self.line_gap, idle, age)

@@ -402,6 +402,14 @@ async def test_a_minute_on_dingtalk_takes_twelve_calls(speed: int) -> None:
         assert stage.sim.violations == [] and stage.sim.open_cards() == []
 
 
+async def test_a_second_card_on_dingtalk_keeps_the_wide_gaps() -> None:
+    async with on_dingtalk() as stage:
+        await stage.answer([(at, "字" * len(text)) for at, text in even(60, 60.0)])
+        assert len(stage.bubbles()) == 2
+        assert len(stage.spent()) <= 14
+        assert stage.sim.violations == [] and stage.sim.open_cards() == []
+
+
 async def test_a_template_with_its_own_flow_takes_twelve_calls_too() -> None:
     async with on_dingtalk(**FLOWING) as stage:
         await stage.answer(even(40, 60.0))
