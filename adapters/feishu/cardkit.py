@@ -32,6 +32,8 @@ RETUNES = 2
 """How often a card is told another typing speed, a call each. The last one is kept for a
 slower one: too slow a typewriter jumps a little, too fast a one stands still."""
 
+NEVER = float("-inf")
+
 ATTEMPT = 1 << 20
 """Room for the sequences of one run; a later run's are all above (design.md 5)."""
 
@@ -67,7 +69,7 @@ class CardKit:
         self._learned = False
         self._saved = journal.handle.sequence
         self._sequence = max(self._saved, attempt * ATTEMPT)
-        self._typing, self._typed_until = True, float("-inf")
+        self._typing, self._typed_until = True, NEVER
         self._shown: Face | None = None
         self._streams_since = float("-inf")
         self._invisible = 0
@@ -78,7 +80,9 @@ class CardKit:
     @property
     def limits(self) -> Limits:
         limits = _limits(self._pace, self._typing)
-        return replace(limits, typed_until=self._typed_until) if self._typing else limits
+        if not self._typing or self._typed_until == limits.typed_until:
+            return limits
+        return replace(limits, typed_until=self._typed_until)
 
     @property
     def _card(self) -> str:
@@ -346,4 +350,6 @@ def _length(shown: Face | None) -> int:
 @lru_cache(maxsize=16)
 def _limits(pace: float, typing: bool) -> Limits:
     first = pace if typing else max(pace, 1.0)
-    return Limits(Pace(first, FACTOR, MOST, LAST), TEXT_BYTES, whole_markdown=not typing)
+    even = Pace(first, FACTOR, MOST, LAST)
+    typed_until = NEVER if typing else None
+    return Limits(even, TEXT_BYTES, whole_markdown=not typing, typed_until=typed_until)
