@@ -627,6 +627,27 @@ async def test_a_service_that_wants_thinking_back_after_all_is_given_it():
     assert second["reasoning_content"] == "because"
 
 
+async def test_two_questions_on_their_way_when_the_service_changes_its_mind():
+    """The second was written down by the rule that the first finds refused."""
+    ask = ModelRequest("deepseek-flash", (Prompt("user", "q"), Prompt("assistant", "a", "why")))
+
+    async def changed(talk: Talk) -> web.StreamResponse | None:
+        if "reasoning_content" in talk.body["messages"][1]:
+            return await stream(said("b"), STOP, DONE)(talk)
+        return await refusal(400, "`reasoning_content` must be passed back to the API.")(talk)
+
+    async with Server(changed).running() as server, model_at(server.url) as model:
+        answers = [model.stream(ask), model.stream(ask)]
+        told = [text_of([delta async for delta in deltas]) for deltas in answers]
+    assert told == ["b", "b"] and len(server.talks) == 4
+
+
+async def test_a_service_that_likes_thinking_neither_way_is_asked_twice():
+    wants = refusal(400, "`reasoning_content` is wrong")
+    deltas, failure, server = await collect(wants)
+    assert (deltas, type(failure), len(server.talks)) == ([], Bug, 2)
+
+
 # ---------------------------------------------------------------- watchdogs
 
 

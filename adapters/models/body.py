@@ -15,13 +15,13 @@ from bot.errors import Bug
 
 @dataclass(frozen=True, slots=True)
 class WireRequest:
-    """What goes over the wire: `raw` is `body` as JSON. `sends_reasoning` says whether
-    earlier thinking is in it."""
+    """What goes over the wire: `raw` is `body` as JSON. `flipped`: the rule for earlier
+    thinking was turned round for it."""
 
     url: str
     body: dict[str, Any]
     raw: bytes
-    sends_reasoning: bool
+    flipped: bool
 
 
 def wire_request(
@@ -53,7 +53,7 @@ def wire_request(
         body["stream_options"] = {"include_usage": True}
     if profile.user_field and request.user:
         body[profile.user_field] = _isolation_id(request.user)
-    return WireRequest(_url(base_url, request.prefix), *_sendable(body), echo)
+    return WireRequest(_url(base_url, request.prefix), *_sendable(body), flipped)
 
 
 def _url(base_url: str, prefix: bool) -> str:

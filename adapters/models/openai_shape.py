@@ -133,14 +133,12 @@ class OpenAIModel:
 
     def _flips(self, error: BorderError, attempt: _Attempt) -> bool:
         """A service may change its mind on earlier thinking being sent back; a 400 that
-        names it turns our rule round once for this model (reference/models.md 1.4)."""
+        names it turns our rule round for this model (reference/models.md 1.4). What was
+        written down by the old rule meanwhile is asked anew, too."""
         if not isinstance(error, Bug) or "reasoning_content" not in error.cause:
             return False
-        name = attempt.request.model or self._settings.model
-        if name in self._flipped:
-            return False
-        self._flipped.add(name)
-        return True
+        self._flipped.add(attempt.request.model or self._settings.model)
+        return not attempt.wanted.flipped
 
 
 def _backoff(error: BorderError, tries: int) -> float:
@@ -172,10 +170,10 @@ class _Attempt:
         request: ModelRequest,
         crowd: Crowd,
     ) -> None:
-        self.request = request
+        self.request, self.wanted = request, wanted
         self.retry_after = 0.0
         self.answer = AnswerBuilder(settings.api_key)
-        self._settings, self._wanted, self._wire, self._now = settings, wanted, wire, now
+        self._settings, self._wire, self._now = settings, wire, now
         self._crowd = crowd
         self._reader = BodyReader()
         self._failure: BorderError | None = None
@@ -198,7 +196,7 @@ class _Attempt:
 
     async def _open(self) -> None:
         self._wire.wait_at_most(self._settings.first_data)
-        response = await self._wire.open(self._wanted.url, self._wanted.raw, self._headers())
+        response = await self._wire.open(self.wanted.url, self.wanted.raw, self._headers())
         if not 200 <= response.status < 300:
             raise await self._refused(response.status, dict(response.headers))
 
