@@ -27,7 +27,6 @@ from bot.contract import (
     words_of,
 )
 from bot.endings import AWAY
-from bot.errors import StoreError
 from bot.late import LateMessages, named_in, notice_of
 from bot.meaning import Languages, conversation_of, lane_of, meaning_of
 from bot.prompts import unreadable
@@ -80,7 +79,7 @@ class Bot:
         )
         try:
             accepted = await self._store.accept(event, self._answerer.foresee)
-        except StoreError:
+        except BaseException:  # also when cancelled: nobody would answer what was foreseen
             gathering.unclaimed(turn.lane)
             self._answerer.forget(turn.id)
             raise

@@ -57,6 +57,11 @@ class _Job:
     def do(self, connection: Connection) -> None:
         self.result, self.error = self.work(connection), None
 
+    def foretell(self) -> None:
+        """On the loop. Nothing is to be prepared for a caller who has gone away."""
+        if self.foresee is not None and not self.future.done():
+            self.foresee(self.result)
+
 
 class _Copy(_Job):
     """Work that is no transaction, with others served in between."""
@@ -105,7 +110,8 @@ class Database:
 
         `foresee` may get the result on the event loop while the disk is still being
         written, which takes the longest of all: time to prepare what will need it. It is
-        not called in a crowd, and nothing may come of the result after all."""
+        not called in a crowd or for a caller who was cancelled, and nothing may come of the
+        result after all."""
         result: T = await self._put(_Job.of(work, foresee))
         return result
 
@@ -214,7 +220,7 @@ class Database:
         with _blame(job), self._transaction(connection):
             job.do(connection)
             if job.foresee is not None:
-                _tell(job.loop, partial(job.foresee, job.result))
+                _tell(job.loop, job.foretell)
 
     def _together(self, connection: Connection, batch: list[_Job]) -> None:
         try:

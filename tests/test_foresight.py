@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 from sqlalchemy import Connection
 
 from adapters.playground.clock import START, VirtualClock
-from bot.contract import Accepted, Event, NewTurn, Person, TextPart
+from bot.contract import Accepted, Event, InboundMessage, NewTurn, Person, TextPart
 from bot.errors import StoreError
 from storage.store import SqlTurnStore, open_store
 from tests.conftest import House, Room
@@ -116,6 +117,29 @@ async def test_what_cannot_be_done_is_not_foreseen(store: SqlTurnStore):
     assert told == []
 
 
+async def test_nothing_is_foreseen_for_who_has_gone_away(store: SqlTurnStore):
+    """Cancelled while it was being claimed: the claim stands, and nobody will answer it."""
+    told: list[Accepted] = []
+    database, begun, go_on = store.database, threading.Event(), threading.Event()
+    transaction = database._transaction
+
+    @contextmanager
+    def slow(connection: Connection) -> Iterator[None]:
+        with transaction(connection):
+            begun.set()
+            go_on.wait()
+            yield
+
+    database._transaction = slow  # type: ignore[method-assign]
+    claim = asyncio.ensure_future(store.accept(Event("k", asked("t"), start=10), told.append))
+    await asyncio.to_thread(begun.wait)
+    claim.cancel()
+    go_on.set()
+    await asyncio.wait({claim})
+    assert await store.turn("t") is not None
+    assert told == []
+
+
 # ---------------------------------------------------------------- the whole house
 
 
@@ -134,6 +158,20 @@ def fails_at_commit(store: Any, times: int) -> list[int]:
 
     store.database._transaction = failing
     return left
+
+
+def slow_at_commit(store: Any) -> threading.Event:
+    """Transactions end only when the event is set."""
+    go_on, transaction = threading.Event(), store.database._transaction
+
+    @contextmanager
+    def slow(connection: Connection) -> Iterator[None]:
+        with transaction(connection):
+            yield
+            go_on.wait()
+
+    store.database._transaction = slow
+    return go_on
 
 
 def at_rest(room: Room) -> bool:
@@ -168,3 +206,31 @@ async def test_a_claim_that_does_not_succeed_leaves_nothing_prepared(house: Hous
     await house.clock.hurry(lambda: at_rest(room), 0.1)
     assert len(house.deepseek.requests) == 1
     assert app.answerer._foreseen == {}
+
+
+async def test_a_claim_that_is_given_up_leaves_nothing_prepared(house: House):
+    """As at a shutdown on a slow disk; the next process answers."""
+    app = await house.start()
+    go_on = slow_at_commit(app.store)
+    claim = asyncio.ensure_future(app.bot.message(said("om_1")))
+    await house.feishu.wait_for(lambda: app.answerer._foreseen)
+    claim.cancel()
+    await asyncio.wait({claim})
+    left = dict(app.answerer._foreseen)
+    go_on.set()
+    assert left == {}
+    turn = await house.turn("feishu", "om_1")
+    assert turn is not None and turn.state == "running" and not house.deepseek.requests
+
+
+def said(id_: str) -> InboundMessage:
+    return InboundMessage(
+        bot="feishu",
+        platform="feishu",
+        message_id=id_,
+        chat="oc_1",
+        chat_kind="p2p",
+        sender=Person("ou_1"),
+        parts=(TextPart("鹊桥是什么？"),),
+        address={},
+    )
