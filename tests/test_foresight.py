@@ -13,6 +13,7 @@ import pytest
 from sqlalchemy import Connection
 
 from adapters.playground.clock import START, VirtualClock
+from bot.answer import REREAD_AFTER
 from bot.contract import Accepted, Event, InboundMessage, NewTurn, Person, TextPart
 from bot.errors import StoreError
 from storage.store import SqlTurnStore, open_store
@@ -221,6 +222,22 @@ async def test_a_claim_that_is_given_up_leaves_nothing_prepared(house: House):
     assert left == {}
     turn = await house.turn("feishu", "om_1")
     assert turn is not None and turn.state == "running" and not house.deepseek.requests
+
+
+async def test_what_was_prepared_is_not_asked_when_the_question_was_edited_meanwhile(house: House):
+    """The claim takes so long that the question is read again."""
+    app = await house.start()
+    room = Room(house, "feishu", "p2p", 1)
+    go_on = slow_at_commit(app.store)
+    question = await room.say("鹊桥是什么？")
+    await room.sim.wait_for(lambda: app.answerer._foreseen)
+    room.sim.edit(question, "鹊桥在哪里？")
+    house.clock.leap(REREAD_AFTER + 1.0)
+    go_on.set()
+    await room.answer()
+    (asked,) = house.deepseek.requests
+    assert "鹊桥在哪里？" in str(asked) and "鹊桥是什么？" not in str(asked)
+    assert app.answerer._foreseen == {}
 
 
 def said(id_: str) -> InboundMessage:
