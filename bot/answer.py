@@ -180,10 +180,10 @@ class Answerer:
 
     async def _work(self, running: Running, run: Run) -> None:
         running.work = asyncio.create_task(run.listen(), name="model")
+        if running.ended is not None or running.leaving:
+            running.work.cancel()  # before its first step: nothing is asked any more
         await asyncio.sleep(0)  # the question leaves first, then the card
         run.reply.start()
-        if running.ended is not None or running.leaving:
-            running.work.cancel()
         await asyncio.wait({running.work})
 
     # ------------------------------------------------------------ the closing step

@@ -11,7 +11,8 @@ import pytest
 from adapters.playground.deepseek import Said
 from adapters.playground.deepseek.asked import Asked
 from adapters.playground.faults import Fault
-from adapters.playground.feishu.wire import CARD_UPDATE, REPLY
+from adapters.playground.feishu.wire import CARD_UPDATE, GET_MESSAGE, REPLY
+from bot.answer import REREAD_SECONDS
 from bot.contract import CardAction, words_of
 
 PLATFORMS = ("feishu", "dingtalk")
@@ -418,6 +419,23 @@ async def test_a_question_that_cannot_be_read_again_is_answered_as_it_was(house:
     await house.clock.hurry(lambda: any(b.text == "慢答" for b in room.answers()))
     assert (await house.ended("feishu", message)).ending.text == "关于：旧问题"
     assert house.feishu.calls_of("get_message")
+
+
+async def test_a_question_recalled_while_it_is_read_again_does_not_leave(house: Any) -> None:
+    house.deepseek.script("慢", ["慢答"], first=11.5)
+    house.feishu.faults.order(GET_MESSAGE, Fault("hang", seconds=60.0))
+    await house.start()
+    room = house.room("feishu")
+    await room.say("慢")
+    message = await room.say("说错了")
+    await house.clock.hurry(lambda: house.feishu.calls_of("get_message"), 0.5)
+    await house.feishu.recall(message)
+    await until(house, lambda: all(house.feishu.acks.values()))
+    house.clock.leap(REREAD_SECONDS)
+    turn = await house.ended("feishu", message)
+    assert turn.state == "recalled"
+    (asked,) = house.deepseek.requests
+    assert asked.question.endswith("慢")
 
 
 async def test_on_dingtalk_the_words_stay_as_they_came(house: Any) -> None:
