@@ -162,16 +162,20 @@ def fails_at_commit(store: Any, times: int) -> list[int]:
 
 
 def slow_at_commit(store: Any) -> threading.Event:
-    """Transactions end only when the event is set."""
-    go_on, transaction = threading.Event(), store.database._transaction
+    """Each job has a transaction of its own, and one that has a turn to store ends only
+    when the event is set."""
+    go_on, database = threading.Event(), store.database
+    transaction, gather = database._transaction, database._gather
 
     @contextmanager
     def slow(connection: Connection) -> Iterator[None]:
         with transaction(connection):
             yield
-            go_on.wait()
+            if connection.exec_driver_sql("SELECT count(*) FROM turn").scalar_one():
+                go_on.wait()
 
-    store.database._transaction = slow
+    database._transaction = slow
+    database._gather = lambda job: gather(None) if job is None else [job]
     return go_on
 
 
