@@ -68,7 +68,7 @@ class Calls:
         self._stored: Counter[Row] = Counter()
         self._pending: Counter[Row] = Counter()
         self._writing: Counter[Row] = Counter()
-        self._refused: dict[tuple[str, CallKind], float] = {}
+        self._refused: dict[tuple[str, CallKind, str], float] = {}
         self._stirred = asyncio.Event()
 
     # ------------------------------------------------------------ counting
@@ -85,7 +85,8 @@ class Calls:
         if self.refused(bot, kind):
             return
         log.warning("%s: the platform says that this month's calls are used up: %s", bot, kind)
-        self._refused[bot, kind] = self._clock.monotonic()
+        month = month_of(self._clock.time())
+        self._refused[bot, kind, month] = self._clock.monotonic()
         self._stirred.set()
 
     # ------------------------------------------------------------ how it stands
@@ -116,8 +117,9 @@ class Calls:
         return worst([standing.level for standing in self.standings(bot)])
 
     def refused(self, bot: str, kind: CallKind, within: float = BELIEVED) -> bool:
-        """Whether the platform said in the last `within` seconds that nothing is left."""
-        at = self._refused.get((bot, kind))
+        """Whether the platform said in the last `within` seconds that nothing is left. The
+        next month has a quota of its own."""
+        at = self._refused.get((bot, kind, month_of(self._clock.time())))
         return at is not None and self._clock.monotonic() - at < within
 
     # ------------------------------------------------------------ keeping

@@ -222,6 +222,19 @@ async def test_the_platforms_word_is_believed_for_an_hour(
     assert calls.level("one") == "spent"
 
 
+async def test_the_platforms_word_ends_with_its_month(store: TurnStore) -> None:
+    """At midnight there is a new quota: nobody is told, refused or spared for the old one."""
+    clock = VirtualClock(beijing(2026, 11, 30, 23, 50))
+    office = Office(store, clock)
+    office.calls.used_up("two", "api")
+    assert [notice for notice, _ in await office.use("two", 0)] == ["month.refused"] * 2
+    await clock.advance(600.0)
+    assert await office.use("two", 1) == []
+    assert office.calls.level("two") == "" and not office.saver.saving("two")
+    office.calls.used_up("two", "api")
+    assert [notice for notice, _ in await office.use("two", 0)] == ["month.refused"] * 2
+
+
 # ---------------------------------------------------------------- saving and telling
 
 
