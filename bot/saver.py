@@ -48,7 +48,7 @@ class Saver:
     admins: frozenset[str]
     lang: str
     clock: Clock
-    _told: set[tuple[str, str, str]] = field(default_factory=set)
+    _told: set[str] = field(default_factory=set)
 
     # ------------------------------------------------------------ saving
 
@@ -83,18 +83,19 @@ class Saver:
 
     async def _look_at(self, bot: str, announce: Announce) -> None:
         standings = self.calls.standings(bot)
-        month, notice = standings[0].month, _notice(standings)
-        if not notice or (bot, month, notice) in self._told:
+        notice = _notice(standings)
+        news = f"{bot}:{standings[0].month}:{notice}:{_about(standings, notice)}"
+        if not notice or news in self._told:
             return
         people = self._people(bot)
-        log.warning("%s: %s in %s, %d admins are told", bot, notice, month, len(people))
+        log.warning("%s, %d admins are told", news, len(people))
         for teller, person in people:
-            await self._tell(bot, teller, person, notice, standings, announce)
-        self._told.add((bot, month, notice))
+            await self._tell(teller, person, notice, f"{news}:{person}", standings, announce)
+        self._told.add(news)
 
     def _people(self, bot: str) -> list[tuple[str, str]]:
         """(bot that tells, admin's id): the admins of this platform, else all others that
-        can be reached."""
+        can be reached; all of them when this platform may refuse to carry it."""
         own = self.platforms[bot]
         tellers = {p.platform: name for name, p in self.platforms.items() if isinstance(p, Reach)}
         if isinstance(own, Reach):
@@ -102,23 +103,23 @@ class Saver:
         known = [entry.partition(":")[::2] for entry in sorted(self.admins)]
         reached = [(platform, person) for platform, person in known if platform in tellers]
         near = [(platform, person) for platform, person in reached if platform == own.platform]
-        return [(tellers[platform], person) for platform, person in near or reached]
+        chosen = reached if self.calls.refused(bot, "api") else near or reached
+        return [(tellers[platform], person) for platform, person in chosen]
 
     async def _tell(
         self,
-        bot: str,
         teller: str,
         person: str,
         notice: str,
+        name: str,
         standings: tuple[Standing, ...],
         announce: Announce,
     ) -> None:
-        """Once for each app, month and level: the turn of the notice is the memory."""
-        name = f"{bot}:{standings[0].month}:{notice}:{person}"
+        """Once for each `name`: the turn of the notice is the memory."""
         if await self.store.turn_of(teller, name) is not None:
             return
         lines = [call_line(s.json, self.lang) for s in standings if s.cap or s.refused]
-        blanks = {"bot": bot, "lines": "\n".join(lines)}
+        blanks = {"bot": standings[0].bot, "lines": "\n".join(lines)}
         turn = await self._turn(teller, person, notice, name, blanks)
         await announce(Event(f"{teller}:{name}", turn))
 
@@ -164,3 +165,12 @@ def _notice(standings: tuple[Standing, ...]) -> str:
         return "month.refused"
     levels = {standing.level for standing in standings}
     return "month.spent" if "spent" in levels else "month.save" if "save" in levels else ""
+
+
+def _about(standings: tuple[Standing, ...], notice: str) -> str:
+    """What the notice says of which account: one that runs low later, or under another cap,
+    is news; what the platform says does not depend on caps."""
+    if notice == "month.refused":
+        return "+".join(standing.kind for standing in standings if standing.refused)
+    marked = [standing for standing in standings if standing.level]
+    return "+".join(f"{standing.kind}-{standing.level}-{standing.cap}" for standing in marked)

@@ -255,9 +255,11 @@ class Desk:
 class Office:
     """A saver with two bots, and what it announced."""
 
-    def __init__(self, store: TurnStore, clock: VirtualClock, mode: Mode = "auto") -> None:
+    def __init__(
+        self, store: TurnStore, clock: VirtualClock, mode: Mode = "auto", caps: Any = CAPS
+    ) -> None:
         self.store, self.clock = store, clock
-        self.calls = Calls(store, CAPS, clock)
+        self.calls = Calls(store, caps, clock)
         self.platforms: Any = {"one": Desk("dingtalk"), "two": Desk("feishu")}
         self.saver = Saver(
             store=store,
@@ -342,6 +344,48 @@ async def test_what_the_platform_says_is_told_and_saves_for_a_day(
     assert await office.use("one", 0) == [] and office.saver.saving("one")
     await virtual.advance(AFTER_REFUSAL)
     assert not office.saver.saving("one")
+
+
+async def test_a_cap_that_was_raised_is_watched_like_the_first(
+    store: TurnStore, virtual: VirtualClock
+) -> None:
+    """Who bought more calls in mid-month is told when these run low, too; once each."""
+    assert await Office(store, virtual).use("two", 10) == [
+        ("month.spent", "ou_a"),
+        ("month.spent", "ou_b"),
+    ]
+    raised = CAPS | {"two": {"api": 20}}
+    more = Office(store, virtual, caps=raised)
+    assert await more.use("two", 0) == [] and not more.saver.saving("two")
+    assert [notice for notice, _ in await more.use("two", 6)] == ["month.save"] * 2
+    again = Office(store, virtual, caps=raised)
+    assert await again.use("two", 1) == [] and again.saver.saving("two")
+    assert [notice for notice, _ in await again.use("two", 3)] == ["month.spent"] * 2
+    lowered = Office(store, virtual, caps=raised | {"two": {"api": 15}})
+    assert [notice for notice, _ in await lowered.use("two", 0)] == ["month.spent"] * 2
+
+
+async def test_an_account_that_runs_out_after_the_other_is_told(
+    store: TurnStore, virtual: VirtualClock
+) -> None:
+    """From then on nothing is answered any more, which the first notice did not say."""
+    office = Office(store, virtual)
+    assert [notice for notice, _ in await office.use("one", 100)] == ["month.spent"] * 2
+    assert await office.use("one", 39, "message") == []
+    assert [notice for notice, _ in await office.use("one", 11, "message")] == ["month.spent"] * 2
+    assert "50 / 50" in office.told[0].notice_args["lines"]
+    assert await Office(store, virtual).use("one", 1, "message") == []
+
+
+async def test_what_the_platform_refuses_is_told_over_the_others_as_well(
+    store: TurnStore, virtual: VirtualClock
+) -> None:
+    """Its own admins are out of reach: to write to them is a call like any other."""
+    office = Office(store, virtual)
+    office.saver.admins = frozenset({"feishu:ou_a", "dingtalk:s1"})
+    office.calls.used_up("two", "api")
+    assert set(await office.use("two", 0)) == {("month.refused", "ou_a"), ("month.refused", "s1")}
+    assert {turn.bot for turn in office.told} == {"one", "two"}
 
 
 # ---------------------------------------------------------------- the gate
