@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 
 from bot.contract import Clock, Delivery, Ending, Snapshot, Turn, TurnStore
 from bot.endings import CONTENT, final
-from bot.errors import BorderError, Bug, StoreError, Transient
+from bot.errors import BorderError, Bug, PermissionDenied, StoreError, Transient
 from bot.replies import Replies
 from bot.reply import PASSING
 from bot.trail import Trails
@@ -18,6 +18,10 @@ log = logging.getLogger(__name__)
 LOOK_EVERY = 5.0
 FIRST, SLOWEST = 10.0, 600.0
 """Seconds before the next try: a third of the turn's age, so that they grow."""
+
+REPAIR = 1_800.0
+"""The same, at least and at first, after a missing permission: only somebody who repairs it
+helps, and each try costs a call of the month (needs.md 25)."""
 
 GIVE_UP = 86_400.0
 """Seconds after the question was claimed from which nothing is tried by itself."""
@@ -55,10 +59,10 @@ class Deliveries:
             error = Bug(type(unforeseen).__name__)
         if error is None:
             return
-        age = self.clock.time() - turn.seen_at
+        now = self.clock.time()
+        age = now - turn.seen_at
         lasting = not isinstance(error, PASSING)
-        wait = min(max(FIRST, age / 3), SLOWEST)
-        until = None if lasting or age > GIVE_UP else self.clock.time() + wait
+        until = None if lasting or age > GIVE_UP else now + _wait(error, age)
         await self.store.postpone(turn.id, until)
 
     async def resend(self, turn: Turn) -> BorderError | None:
@@ -93,6 +97,13 @@ class Deliveries:
             ending = delivered(ending, delivery)
         await self.store.delivered(turn.id, replace(ending, trail=trails.of(turn.id)))
         return None if delivery is not None else reply.failure or BorderError("not delivered")
+
+
+def _wait(error: BorderError, age: float) -> float:
+    """Seconds until the next try of an answer to a question of this age."""
+    if isinstance(error, PermissionDenied):
+        return max(REPAIR, age)
+    return min(max(FIRST, age / 3), SLOWEST)
 
 
 def note_closed(trails: Trails, turn_id: str, delivery: Delivery) -> None:

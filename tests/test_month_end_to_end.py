@@ -356,3 +356,37 @@ async def test_a_permanent_refusal_costs_a_call_for_each_rung_and_no_more(
         house.clock.leap(8.0)
         await asyncio.sleep(0.005)
     assert Counter(call.route for call in sim.calls if call.route in ways) == made
+
+
+@pytest.mark.parametrize(
+    ("platform", "code"),
+    [
+        ("feishu", 230013),
+        ("feishu", 230018),
+        ("feishu", 99991672),
+        ("dingtalk", "bot.forbidden.sendMessage"),
+        ("dingtalk", "chatbotId.notAllow.sendOTO"),
+    ],
+)
+async def test_a_missing_right_costs_a_few_calls_a_day(
+    house: Any, platform: str, code: Any
+) -> None:
+    """Somebody may grant it, so it is not given up; but ten minutes apart, one answer alone
+    would cost a hundred and fifty calls. The answer arrives once the right is there."""
+    house.dingtalk.policy.webhook_seconds = 1.0
+    await house.start()
+    sim = house.sim(platform)
+    refusal = Fault("status", status=400, body={"code": code, "msg": "no", "message": "no"})
+    ways = FEISHU_WAYS if platform == "feishu" else DINGTALK_WAYS
+    sim.faults.order_any(ways, refusal, math.inf)
+    room = house.room(platform)
+    turn = await house.ended(platform, await room.say("你好"))
+    assert turn.ending.delivery == "undelivered"
+    for _ in range(12 * 60):
+        house.clock.leap(60.0)
+        await asyncio.sleep(0.005)
+    made = Counter(call.route for call in sim.calls if call.route in ways)
+    assert 3 <= sum(made.values()) <= 10
+    sim.faults.clear()
+    await house.clock.hurry(room.answers, step=60.0, most=43_200.0)
+    assert (await room.answer()).text
