@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from datetime import datetime
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -515,6 +517,46 @@ async def test_an_identity_that_the_month_refuses_is_asked_for_twice_an_hour(
         await asyncio.gather(run, return_exceptions=True)
         await platform.close()
     await http.close()
+
+
+@pytest.mark.parametrize("code", [11205, 99991672, 99991662])
+async def test_an_identity_refused_for_good_is_asked_for_ever_more_rarely(
+    virtual: VirtualClock, code: int
+) -> None:
+    """An app without the bot ability, or without the scope, is idle: two calls an hour."""
+    http, book = Http(clock=virtual), Book()
+    async with FeishuSim(virtual) as sim:
+        refusal = Fault("status", status=400, body={"code": code, "msg": "no"})
+        sim.faults.order_any((BOT_INFO,), refusal, math.inf)
+        settings = FeishuSettings("bot", sim.app_id, sim.app_secret, base_url=sim.base_url)
+        platform = FeishuPlatform(settings, http, virtual, book)
+        run = asyncio.create_task(platform.run(NoIntake()))
+        counts = []
+        for _ in range(4):
+            for _ in range(180):
+                await virtual.advance(20.0)
+                await answered(platform, virtual)
+            counts.append(len(book.counts))
+        first, *later = [after - before for before, after in pairwise([0, *counts])]
+        assert platform.status.baffled and first <= 8 and max(later) <= 2
+        sim.faults.clear()
+        for _ in range(180):
+            await virtual.advance(20.0)
+            await answered(platform, virtual)
+        assert not platform.status.baffled
+        run.cancel()
+        await asyncio.gather(run, return_exceptions=True)
+        await platform.close()
+    await http.close()
+
+
+async def answered(platform: Any, clock: VirtualClock) -> None:
+    """The pong of the last ping is here, however slow the machine is."""
+    async with asyncio.timeout(10):
+        while platform.status.last_frame < clock.monotonic() - 21:
+            if not platform.status.connected:
+                return
+            await asyncio.sleep(0.001)
 
 
 class NoIntake:

@@ -36,7 +36,7 @@ from bot.contract import (
     Save,
     SkippedRung,
 )
-from bot.errors import BorderError, PermissionDenied, QuotaExhausted
+from bot.errors import RETRYABLE, BorderError, PermissionDenied, QuotaExhausted
 from bot.texts import beside
 
 log = logging.getLogger(__name__)
@@ -46,6 +46,11 @@ __all__ = ["BotIdentity", "FeishuPlatform", "FeishuSettings"]
 HEAD_START = 30.0
 """Seconds that asking for the bot's identity may delay the connection; events wait on the
 server for it (reference/feishu.md 2.7)."""
+
+LASTING = (60.0, 3600.0)
+"""Seconds after the first and the later refusals of the identity that only somebody who
+repairs the app ends: each try counts against the month (needs.md 25), and a new connection
+is a reason to try as well."""
 
 QUOTA_SECONDS = 1800.0
 """Seconds after which the identity is asked for again when the month's calls are used up."""
@@ -139,7 +144,7 @@ class FeishuPlatform:
     async def _identify(self) -> BotIdentity:
         """Ask until it is known: once per process (reference/feishu.md 5.2). A connection
         that came up shows that it is time to ask: group messages wait for the answer."""
-        backoff = Backoff()
+        backoff, patient = Backoff(), Backoff(first=LASTING[0], cap=LASTING[1])
         while self._me is None:
             try:
                 self._me = await self._api.bot_identity()
@@ -151,7 +156,9 @@ class FeishuPlatform:
                 if not self._status.connected and not isinstance(error, PermissionDenied):
                     report(self._status, error)
                 self._status.baffled = beside("link.nameless", why=error)
-                await self._until_connected(backoff.delay(error))
+                passing = isinstance(error, RETRYABLE)
+                delay = backoff.delay(error) if passing else patient.delay(None)
+                await self._until_connected(delay)
         return self._me
 
     async def _until_connected(self, seconds: float) -> None:
