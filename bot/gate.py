@@ -16,8 +16,11 @@ ONCE = 3_600.0
 call as well. What is written there meanwhile counts as told by that sentence, which says so
 (design.md law 1)."""
 
-FREE = ("notice.quota", "month.save", "month.spent", "month.refused")
-"""Notices about the month itself."""
+FREE = ("month.save", "month.spent", "month.refused")
+"""Notices to the admins about the month itself."""
+
+SAYS_WHY = "notice.quota"
+"""A notice that gives the reason itself, in place of our sentence."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,8 @@ class Gate:
             proof = f"{MONTH}:{teller}"
             return Ending("refused", error=MONTH, delivery="delivered", proof=proof)
         self._remember(new.conversation, now, turn.id)
+        if new.notice == SAYS_WHY:
+            return None
         return Ending("refused", text=say("notice.month", new.lang), error=MONTH)
 
     def closed(self, bot: str, address: Mapping[str, object] | None = None) -> bool:

@@ -313,6 +313,27 @@ async def test_a_message_without_content_is_answered_with_the_reason(house: Any)
     assert counted(house)["dingtalk", "message"] == len(house.dingtalk.calls_of(dingtalk.WEBHOOK))
 
 
+async def test_with_both_quotas_spent_the_reason_is_given_once_an_hour(house: Any) -> None:
+    """Each message without content would cost a call that the month has not got."""
+    house.dingtalk_keys["monthly_calls"] = CAP
+    await house.start()
+    use(house, "dingtalk", CAP)
+    await level(house, "dingtalk", "spent")
+    house.dingtalk.quota.hook_limit = house.dingtalk.quota.hooks
+    room = house.room("dingtalk", "group")
+    messages = [await room.say(f"看得见吗 {n}") for n in range(4)]
+    turns = [await house.ended("dingtalk", message) for message in messages]
+    (bubble,) = room.answers()
+    assert "推送额度已用完" in bubble.text
+    assert {turn.ending.delivery for turn in turns} == {"delivered"}
+    assert total(house, "dingtalk") == 1
+    why = await house.app.office.why(messages[3])
+    assert why["accounts"][0]["turn"]["error"] == "month"
+    house.clock.leap(3600.0)
+    await room.say("现在呢")
+    assert "推送额度已用完" in (await room.answer(2)).text
+
+
 # ---------------------------------------------------------------- refused for good
 
 FEISHU_WAYS = (feishu.SEND, feishu.REPLY, feishu.PATCH, feishu.CARD_CREATE, feishu.CARD_UPDATE)
