@@ -76,7 +76,9 @@ class App:
         self.gate = Gate(self.calls, self.platforms, self.access, clock)
         self.saver = self._saver()
         self.model = _model(settings.model, self.http, clock)
-        self.replies = Replies(store, self.platforms, Pacer(clock), Trails(clock), clock)
+        self.replies = Replies(
+            store, self.platforms, Pacer(clock), Trails(clock), clock, self.calls.api_spent
+        )
         self.deliveries = Deliveries(store, self.replies, clock)
         self.answerer = self._answerer()
         self.lanes = Lanes(self.answerer.answer)

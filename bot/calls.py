@@ -116,6 +116,9 @@ class Calls:
         """That of the account that is used up most."""
         return worst([standing.level for standing in self.standings(bot)])
 
+    def api_spent(self, bot: str) -> bool:
+        return self.standing(bot, "api").level == "spent"
+
     def refused(self, bot: str, kind: CallKind, within: float = BELIEVED) -> bool:
         """Whether the platform said in the last `within` seconds that nothing is left. The
         next month has a quota of its own."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from weakref import WeakValueDictionary
 
@@ -24,13 +24,15 @@ from bot.trail import Trails
 
 @dataclass(frozen=True)
 class Replies:
-    """Everything that a reply is made of."""
+    """Everything that a reply is made of. `spent`: whether a bot has no calls left to show
+    how an answer grows."""
 
     store: TurnStore
     platforms: Mapping[str, ChatPlatform]
     pacer: Pacer
     trails: Trails
     clock: Clock
+    spent: Callable[[str], bool] = lambda bot: False
     _alive: WeakValueDictionary[str, Reply] = field(default_factory=WeakValueDictionary)
 
     def make(self, turn: Turn, growing: Snapshot, *, folded: bool = False) -> Reply:
@@ -55,6 +57,7 @@ class Replies:
             superseded=Snapshot(note=say("card.superseded", turn.new.lang)),
             show_reasoning=folded,
             earlier_parts=len(turn.handles),
+            spent=lambda: self.spent(turn.new.bot),
         )
         return reply
 

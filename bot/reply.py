@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from dataclasses import replace
 
 from bot.contract import Clock, Delivery, Handle, Snapshot
@@ -51,7 +52,7 @@ class Reply:
     """One turn's reply. `running` is what a card shows besides the text while it grows
     (status line, Stop button), `sealed` what one shows whose text goes on in the next, and
     `superseded` what one shows that an earlier run left and this one has no use for.
-    `failure` is why the last close() delivered nothing."""
+    `failure` is why the last close() delivered nothing. While `spent`, only the end is shown."""
 
     def __init__(
         self,
@@ -65,6 +66,7 @@ class Reply:
         superseded: Snapshot | None = None,
         show_reasoning: bool = False,
         earlier_parts: int = 0,
+        spent: Callable[[], bool] | None = None,
     ) -> None:
         self._clock = clock
         self._running = running
@@ -73,6 +75,7 @@ class Reply:
         self._superseded = superseded or Snapshot(state="continued")
         self.failure: BorderError | None = None
         self._show_reasoning = show_reasoning
+        self._spent = spent or (lambda: False)
         self._pieces: list[str] = []
         self._thoughts: list[str] = []
         self._parts = Parts(make_sink, earlier_parts)
@@ -167,6 +170,8 @@ class Reply:
     async def _show_newest(self) -> None:
         if not self._parts.at(self._parts.last).sink.limits.streams:
             return  # what cannot be changed is sent once, when the text stands
+        if self._spent():
+            return  # what calls there may be are for the ends of answers
         pieces = self._cut()
         last = len(pieces) - 1
         for index in range(self._parts.last, last):

@@ -187,6 +187,27 @@ async def test_at_the_end_dingtalk_answers_by_webhook_and_costs_no_call(house: A
     assert await house.app.office.problems() == []
 
 
+@pytest.mark.parametrize("platform", PLATFORMS)
+async def test_an_answer_under_way_at_the_end_costs_only_its_own_end(
+    house: Any, platform: str
+) -> None:
+    keys = house.feishu_keys if platform == "feishu" else house.dingtalk_keys
+    keys["monthly_calls"] = CAP
+    house.deepseek.script("长", ["字" * 20] * 40, pace=0.2)
+    await house.start()
+    rooms = [house.room(platform, kind) for kind in ("p2p", "group")]
+    for room in rooms:
+        await room.say("长")
+    for room in rooms:
+        await room.growing("字")
+    use(house, platform, CAP)
+    before = total(house, platform)
+    for room in rooms:
+        assert (await room.answer(timeout=30)).text == "字" * 800
+    assert total(house, platform) - before <= 3 * len(rooms)
+    assert house.complaints(paced=False) == []
+
+
 async def test_at_the_end_without_an_open_webhook_one_sentence_is_all(house: Any) -> None:
     house.dingtalk_keys["monthly_calls"] = CAP
     house.dingtalk.policy.webhook_seconds = 1.0
