@@ -89,3 +89,11 @@ with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(SystemExit):
     main({arguments!r})
 """
     assert not loaded(code) & {"aiohttp", "sqlalchemy", "uvloop", *SDKS}
+
+
+def test_the_default_install_is_small():
+    """Our own package is one of them."""
+    lines = (ROOT / "requirements.lock").read_text().splitlines()
+    names = {line.partition("==")[0] for line in lines if "==" in line}
+    assert {"lark-oapi", "dingtalk-stream"} < names
+    assert len(names) + 1 <= 36
