@@ -117,7 +117,7 @@ class Calls:
         return worst([standing.level for standing in self.standings(bot)])
 
     def api_spent(self, bot: str) -> bool:
-        return self.standing(bot, "api").level == "spent"
+        return self.limited(bot) and self.standing(bot, "api").level == "spent"
 
     def refused(self, bot: str, kind: CallKind, within: float = BELIEVED) -> bool:
         """Whether the platform said in the last `within` seconds that nothing is left. The

@@ -224,7 +224,6 @@ class DingTalkLink:
     async def _answer(self, line: _Line, frame: Frame) -> None:
         """Handle one frame, then answer it on the socket it came by (2.5)."""
         data, code = await self._handled(frame)
-        await asyncio.sleep(0)  # the question leaves for the model before its acknowledgement
         if frame.message_id:
             await self._send(line, frames.ack(frame, data, code))
 

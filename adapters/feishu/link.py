@@ -228,7 +228,6 @@ class FeishuLink:
         """One event, up to its acknowledgement."""
         started = self._clock.monotonic()
         body = await self._answer(frame, payload)
-        await asyncio.sleep(0)  # the question leaves for the model before its acknowledgement
         spent = int((self._clock.monotonic() - started) * 1000)
         try:
             await self._send(line, ack(frame, body, spent))
