@@ -109,8 +109,9 @@ class Calls:
 
     def limited(self, bot: str) -> bool:
         """Whether any account of it can be used up, as far as we know."""
-        refused = (self.refused(bot, kind) for kind in self._caps[bot])
-        return any(self._caps[bot].values()) or any(refused)
+        if any(self._caps[bot].values()):
+            return True
+        return bool(self._refused) and any(self.refused(bot, kind) for kind in self._caps[bot])
 
     def level(self, bot: str) -> Level:
         """That of the account that is used up most."""

@@ -6,6 +6,7 @@ follows (a lane, a command's reply) runs in tasks of its own.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import uuid
 from collections.abc import Mapping
@@ -208,7 +209,7 @@ class Bot:
             return
         self._trails.begin(turn)
         self._trails.note(turn.id, "joined" if accepted.joined else "late" if late else "claimed")
-        self._tasks.spawn(self._acknowledged(turn.id), name="ack")
+        self._note_acknowledged(turn.id)
         if accepted.full:
             turn = _told_full(turn, accepted.waiting)
         if late:
@@ -220,9 +221,9 @@ class Bot:
         elif not accepted.joined:
             self._desk.waiting.enter(turn, max(1, accepted.waiting))
 
-    async def _acknowledged(self, turn_id: str) -> None:
-        """The adapter acknowledges as soon as its call returns, which is before this."""
-        self._trails.note(turn_id, "acked")
+    def _note_acknowledged(self, turn_id: str) -> None:
+        """The adapter acknowledges as soon as its call returns, which is about then."""
+        asyncio.get_running_loop().call_soon(self._trails.note, turn_id, "acked")
 
     def _spawn_tell(self, turn: Turn) -> None:
         self._tasks.spawn(self._tell(turn), name=f"tell {turn.id[:8]}")

@@ -37,6 +37,8 @@ class Gate:
         """How the turn ends unanswered, or None when it may be answered. `shown`: a card of
         it is open, which has to say something. An ending without a text is told already."""
         new = turn.new
+        if not self.calls.limited(new.bot):
+            return None
         if new.notice in FREE or self._commands(new) or not self.closed(new.bot, new.address):
             return None
         now = self.clock.monotonic()

@@ -89,10 +89,9 @@ class Languages:
         person last spoke here."""
         if self._chat.language != "auto":
             return self._chat.language
-        who = (message.chat, message.sender.id)
-        command = read(message.text) is not None
-        spoken = language_of(message.text, "") if message.text else ""
-        if not command and spoken:
+        who, text = (message.chat, message.sender.id), message.text
+        spoken = language_of(text, "") if text else ""
+        if spoken and read(text) is None:
             self._spoken[who] = spoken
             self._spoken.move_to_end(who)
             if len(self._spoken) > SPEAKERS:

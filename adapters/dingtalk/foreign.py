@@ -27,7 +27,9 @@ def text_at(value: object, *path: str) -> str:
     found = at(value, *path)
     if isinstance(found, int) and not isinstance(found, bool):
         return str(found) if abs(found) < LARGEST else ""
-    return found.encode("utf-8", "replace").decode() if isinstance(found, str) else ""
+    if not isinstance(found, str):
+        return ""
+    return found if found.isascii() else found.encode("utf-8", "replace").decode()
 
 
 def loads(text: str | bytes) -> object:

@@ -49,7 +49,7 @@ Part = TextPart | QuotePart | UnreadablePart
 
 def words_of(parts: tuple[Part, ...]) -> str:
     """The words the person typed, parts joined by newlines."""
-    return "\n".join(part.text for part in parts if isinstance(part, TextPart)).strip()
+    return "\n".join([part.text for part in parts if isinstance(part, TextPart)]).strip()
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ blanks, and a test holds them to it.
 
 from __future__ import annotations
 
+import re
 from typing import Literal
 
 from bot.texts.en import SENTENCES as EN
@@ -35,9 +36,13 @@ def knows(key: str) -> bool:
     return key in ZH
 
 
+_CHINESE = re.compile("[\u4e00-\u9fff\u3400-\u4dbf]")
+_LATIN = re.compile("[A-Za-z]")
+
+
 def language_of(text: str, otherwise: str) -> str:
     """`zh` when the text has a Chinese character, `en` when it has letters of the Latin
     alphabet only, else `otherwise`."""
-    if any("\u4e00" <= c <= "\u9fff" or "\u3400" <= c <= "\u4dbf" for c in text):
+    if _CHINESE.search(text):
         return "zh"
-    return "en" if any(c.isascii() and c.isalpha() for c in text) else otherwise
+    return "en" if _LATIN.search(text) else otherwise
