@@ -166,8 +166,9 @@ class Answerer:
         self.replies.trails.begin(turn)
         self.replies.trails.note(turn.id, "started" if turn.attempt < 2 else "resumed")
         foreseen = self._foreseen.pop(turn.id, None)
-        as_foreseen = foreseen is not None and foreseen.started is started and waited is None
-        return foreseen if foreseen and as_foreseen else self._run(started, waited)
+        if foreseen is not None and foreseen.started is started and waited is None:
+            return foreseen
+        return self._run(started, waited)
 
     def _run(self, started: Started, waited: Reply | None = None) -> Run:
         turn = started.turn

@@ -37,9 +37,7 @@ class Gate:
         """How the turn ends unanswered, or None when it may be answered. `shown`: a card of
         it is open, which has to say something. An ending without a text is told already."""
         new = turn.new
-        if not self.calls.limited(new.bot):
-            return None
-        if new.notice in FREE or self._commands(new) or not self.closed(new.bot, new.address):
+        if not self.closed(new.bot, new.address) or new.notice in FREE or self._commands(new):
             return None
         now = self.clock.monotonic()
         at, teller = self._told.get(new.conversation, (float("-inf"), ""))

@@ -244,8 +244,7 @@ class Pacer:
         that is cancelled leaves nothing behind."""
         if not charges:
             return Grant(self, ())
-        request = self._scheduler.ask(charges, priority, shown_at, self._clock.monotonic())
-        self._run(request)
+        request = self._ask(charges, priority, shown_at)
         if request.granted_at is not None:
             return Grant(self, charges, request)
         granted = self._waiting[request] = asyncio.get_running_loop().create_future()
@@ -263,13 +262,17 @@ class Pacer:
         """As grant(), if nothing has to be waited for."""
         if not charges:
             return Grant(self, ())
-        now = self._clock.monotonic()
-        request = self._scheduler.ask(charges, priority, shown_at, now)
-        self._run(request)
+        request = self._ask(charges, priority, shown_at)
         if request.granted_at is not None:
             return Grant(self, charges, request)
         self.give_back(request)
         return None
+
+    def _ask(self, charges: tuple[Charge, ...], priority: Priority, shown_at: float) -> Request:
+        """A request that has been granted already, if nothing has to be waited for."""
+        request = self._scheduler.ask(charges, priority, shown_at, self._clock.monotonic())
+        self._run(request)
+        return request
 
     def depart(self, request: Request) -> None:
         self._scheduler.depart(request)

@@ -94,7 +94,10 @@ def _part_to_json(part: Part) -> dict[str, str]:
 
 
 def parts_from_json(text: str) -> tuple[Part, ...]:
-    return tuple([_part_from_json(item) for item in orjson.loads(text)])
+    items = load(text)
+    if len(items) == 1 and "text" in items[0]:  # nearly always, fifty times a question
+        return (TextPart(items[0]["text"]),)
+    return tuple([_part_from_json(item) for item in items])
 
 
 def _part_from_json(item: dict[str, str]) -> Part:
@@ -188,15 +191,9 @@ def turn_from_row(row: Row, handles: tuple[Handle, ...]) -> Turn:
 def exchanges_of(
     rows: Iterable[tuple[str, str, str, str, str, float]],
 ) -> Iterator[Exchange]:
-    """From columns of turns: id, person, parts, answer, reasoning, asked_at. A question waits
-    for all of them, so the plain ones, of one text, are read here."""
+    """From columns of turns: id, person, parts, answer, reasoning, asked_at."""
     for id_, person, parts, answer, reasoning, asked_at in rows:
-        items = orjson.loads(parts)
-        if len(items) == 1 and "text" in items[0]:
-            question: tuple[Part, ...] = (TextPart(items[0]["text"]),)
-        else:
-            question = tuple(map(_part_from_json, items))
-        who = person_from_json(person)
+        who, question = person_from_json(person), parts_from_json(parts)
         yield Exchange(id_, who, question, answer, reasoning, asked_at)
 
 
