@@ -15,7 +15,6 @@ from bot.contract import (
     Ending,
     InboundMessage,
     Moment,
-    NewTurn,
     Person,
     TextPart,
     Turn,
@@ -30,25 +29,17 @@ from bot.lanes import Lanes, Running
 from bot.late import named_in, notice_of
 from bot.settings import Chat
 from bot.trail import KEPT, MOST, Trails
+from tests.asking import asked
 
 
 def turn(name: str = "t1", lane: str = "lane", **keys: Any) -> Turn:
-    new = NewTurn(
-        id=f"{name:0<32}",
-        kind="chat",
-        bot="b",
-        platform="feishu",
-        chat="c",
-        chat_kind="p2p",
-        topic="",
+    new = asked(
+        f"{name:0<32}",
+        lane,
         conversation="v",
-        lane=lane,
         sender=Person("p"),
         message_id=f"m-{name}",
         parts=(TextPart("问题"),),
-        address={},
-        lang="zh",
-        asked_at=START,
     )
     return Turn(replace(new, **keys), no=1)
 

@@ -12,11 +12,12 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection
 
-from adapters.playground.clock import START, VirtualClock
+from adapters.playground.clock import VirtualClock
 from bot.answer import REREAD_AFTER
-from bot.contract import Accepted, Event, InboundMessage, NewTurn, Person, TextPart
+from bot.contract import Accepted, Event, InboundMessage, Person, TextPart
 from bot.errors import StoreError
 from storage.store import SqlTurnStore, open_store
+from tests.asking import asked
 from tests.conftest import House, Room
 
 
@@ -26,26 +27,6 @@ async def store(tmp_path: Path) -> AsyncIterator[SqlTurnStore]:
     assert isinstance(opened, SqlTurnStore)
     yield opened
     await opened.close()
-
-
-def asked(id_: str) -> NewTurn:
-    return NewTurn(
-        id=id_,
-        kind="chat",
-        bot="b",
-        platform="feishu",
-        chat="c",
-        chat_kind="p2p",
-        topic="",
-        conversation=id_,
-        lane=id_,
-        sender=Person("ou_1"),
-        message_id=f"om_{id_}",
-        parts=(TextPart(id_),),
-        address={},
-        lang="zh",
-        asked_at=START,
-    )
 
 
 # ---------------------------------------------------------------- the store
@@ -58,7 +39,7 @@ async def test_what_comes_is_told_before_it_is_safe(store: SqlTurnStore):
     def foresee(accepted: Accepted) -> None:
         told.append((accepted, len(told)))
 
-    accepted = await store.accept(Event("k", asked("t"), start=10), foresee)
+    accepted = await store.accept(Event("k", asked("t", "t"), start=10), foresee)
     assert [one for one, _ in told] == [accepted] and accepted.started is not None
     assert store.database.commits == before + 1
 
@@ -92,7 +73,7 @@ async def test_what_was_foreseen_may_come_to_nothing(store: SqlTurnStore):
         await store.database.run(doomed, told.append)
     assert told == ["done"]
     assert await store.database.run(replies) == 0
-    assert (await store.accept(Event("k", asked("t")))).fresh, "work goes on"
+    assert (await store.accept(Event("k", asked("t", "t")))).fresh, "work goes on"
 
 
 def replies(connection: Connection) -> int:
@@ -102,7 +83,7 @@ def replies(connection: Connection) -> int:
 async def test_in_a_crowd_nothing_is_foreseen(store: SqlTurnStore):
     """One wake-up for all of them is worth more than being early."""
     told: list[Accepted] = []
-    events = [Event(f"k{n}", asked(f"t{n}"), start=10) for n in range(40)]
+    events = [Event(f"k{n}", asked(f"t{n}", f"t{n}"), start=10) for n in range(40)]
     found = await asyncio.gather(*(store.accept(event, told.append) for event in events))
     assert all(one.started for one in found) and len(told) < len(found)
 
@@ -132,7 +113,7 @@ async def test_nothing_is_foreseen_for_who_has_gone_away(store: SqlTurnStore):
             yield
 
     database._transaction = slow  # type: ignore[method-assign]
-    claim = asyncio.ensure_future(store.accept(Event("k", asked("t"), start=10), told.append))
+    claim = asyncio.ensure_future(store.accept(Event("k", asked("t", "t"), start=10), told.append))
     await asyncio.to_thread(begun.wait)
     claim.cancel()
     go_on.set()

@@ -4,26 +4,23 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from adapters.playground.clock import START, VirtualClock
+from adapters.playground.clock import VirtualClock
 from bot.contract import (
     Accepted,
     Conversation,
     Ending,
     Event,
-    NewTurn,
-    Person,
     Started,
-    TextPart,
     Turn,
     TurnStore,
 )
 from bot.lanes import Lanes, Running
 from storage.store import open_store
+from tests.asking import asked
 
 
 @pytest.fixture
@@ -38,28 +35,8 @@ async def store(url: str) -> AsyncIterator[TurnStore]:
     await opened.close()
 
 
-def asked(id_: str, lane: str = "lane") -> NewTurn:
-    return NewTurn(
-        id=id_,
-        kind="chat",
-        bot="b",
-        platform="feishu",
-        chat="c",
-        chat_kind="p2p",
-        topic="",
-        conversation="conv",
-        lane=lane,
-        sender=Person("ou_1"),
-        message_id=f"om_{id_}",
-        parts=(TextPart(id_),),
-        address={},
-        lang="zh",
-        asked_at=START,
-    )
-
-
 async def claim(store: TurnStore, id_: str, start: int = 10, replaces: str = "") -> Accepted:
-    new = replace(asked(id_), replaces=replaces)
+    new = asked(id_, conversation="conv", replaces=replaces)
     return await store.accept(Event(f"b:{new.message_id}", new, start=start))
 
 

@@ -6,18 +6,18 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import AsyncIterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from sqlalchemy import Connection
 
-from adapters.playground.clock import START, VirtualClock
-from bot.contract import Accepted, Ending, Event, Handle, NewTurn, Person, TextPart, Turn
+from adapters.playground.clock import VirtualClock
+from bot.contract import Accepted, Ending, Event, Handle, NewTurn, Person, Turn
 from storage.database import Database
 from storage.leases import Beat, Lease
 from storage.store import SqlTurnStore
+from tests.asking import asked
 
 LEASE = Lease(seconds=10, beat=2.5, margin=2, most=3, version="0.2")
 
@@ -51,29 +51,12 @@ async def house(tmp_path: Path) -> AsyncIterator[House]:
     await database.close()
 
 
-def asked(id_: str, lane: str = "lane", **changes: Any) -> NewTurn:
-    base = NewTurn(
-        id=id_,
-        kind="chat",
-        bot="b",
-        platform="feishu",
-        chat="c",
-        chat_kind="group",
-        topic="",
-        conversation=lane,
-        lane=lane,
-        sender=Person("ou_1"),
-        message_id=f"om_{id_}",
-        parts=(TextPart(id_),),
-        address={},
-        lang="zh",
-        asked_at=START,
-    )
-    return replace(base, **changes)
+def in_a_group(id_: str, lane: str = "lane", **changes: Any) -> NewTurn:
+    return asked(id_, lane, chat_kind="group", **changes)
 
 
 async def accept(store: SqlTurnStore, id_: str, lane: str = "lane", **changes: Any) -> Accepted:
-    return await store.accept(Event(f"b:{id_}", asked(id_, lane, **changes)))
+    return await store.accept(Event(f"b:{id_}", in_a_group(id_, lane, **changes)))
 
 
 async def beats(house: House, seconds: float, *stores: SqlTurnStore) -> list[Beat]:
@@ -146,7 +129,7 @@ async def test_turns_outside_lanes_are_taken_over_too(house: House) -> None:
     first, second = await house.replica(), await house.replica()
     await accept(first, "x", kind="command")
     await accept(first, "late", kind="command")
-    refused = await first.accept(Event("b:r", asked("r"), late=True))
+    refused = await first.accept(Event("b:r", in_a_group("r"), late=True))
     (taken,) = await beats(house, 10, second)
     assert ids(taken.heads) == ["x", "late", "r"]
     assert refused.turn is not None and not first.may_speak(refused.turn)
@@ -384,7 +367,7 @@ async def test_a_full_lane_left_by_another_is_taken_and_the_newcomer_refused(hou
     first, second = await house.replica(), await house.replica()
     await accept(first, "a")
     await first.release()
-    full = await second.accept(Event("b:b", asked("b"), depth=1))
+    full = await second.accept(Event("b:b", in_a_group("b"), depth=1))
     assert full.full and full.head is not None and full.head.id == "a"
     assert full.turn is not None and second.may_speak(full.turn)
 

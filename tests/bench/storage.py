@@ -9,28 +9,13 @@ import time
 from statistics import median
 
 from bot.clock import SystemClock
-from bot.contract import Event, NewTurn, Person, TextPart, TurnStore
+from bot.contract import Event, TextPart, TurnStore
 from storage.store import open_store
+from tests.asking import asked
 
 
 def event(name: str) -> Event:
-    new = NewTurn(
-        id=name,
-        kind="chat",
-        bot="b",
-        platform="feishu",
-        chat="c",
-        chat_kind="p2p",
-        topic="",
-        conversation=name,
-        lane=name,
-        sender=Person("p"),
-        message_id=name,
-        parts=(TextPart("x" * 400),),
-        address={},
-        lang="zh",
-        asked_at=0.0,
-    )
+    new = asked(name, name, parts=(TextPart("x" * 400),))
     return Event(name, new)
 
 
