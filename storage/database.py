@@ -11,8 +11,7 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -190,8 +189,10 @@ class Database:
         _answer(shared)
         for job in batch:
             if isinstance(job, _Copy):
-                with _blame(job):
+                try:
                     job.do(connection)
+                except Exception as error:
+                    job.error = error
                 _answer([job])
 
     def _gather(self, job: _Job | None) -> list[_Job]:
@@ -217,16 +218,23 @@ class Database:
             self._copying = False
 
     def _alone(self, connection: Connection, job: _Job) -> None:
-        with _blame(job), self._transaction(connection):
+        def work() -> None:
             job.do(connection)
             if job.foresee is not None:
                 _tell(job.loop, job.foretell)
 
-    def _together(self, connection: Connection, batch: list[_Job]) -> None:
         try:
-            with self._transaction(connection):
-                for job in batch:
-                    _in_savepoint(connection, job)
+            self._transact(connection, work)
+        except Exception as error:
+            job.error = error
+
+    def _together(self, connection: Connection, batch: list[_Job]) -> None:
+        def work() -> None:
+            for job in batch:
+                _in_savepoint(connection, job)
+
+        try:
+            self._transact(connection, work)
         except _Undone:
             for job in batch:
                 self._alone(connection, job)
@@ -234,13 +242,12 @@ class Database:
             for job in batch:
                 job.error = error
 
-    @contextmanager
-    def _transaction(self, connection: Connection) -> Iterator[None]:
+    def _transact(self, connection: Connection, work: Callable[[], None]) -> None:
         """A failed COMMIT may leave the transaction standing: it is taken back, else no
         other could ever begin."""
         try:
             sqlite.begin(connection)
-            yield
+            work()
             sqlite.commit(connection)
             self.commits += 1
         finally:
@@ -250,15 +257,6 @@ class Database:
         if self._closing is None:
             self._closing = asyncio.get_running_loop().create_future()
         self._closing.set_result(None)
-
-
-@contextmanager
-def _blame(job: _Job) -> Iterator[None]:
-    """What goes wrong inside is the job's error."""
-    try:
-        yield
-    except Exception as error:
-        job.error = error
 
 
 def _in_savepoint(connection: Connection, job: _Job) -> None:

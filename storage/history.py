@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from typing import Any, overload
 
@@ -13,7 +13,10 @@ from storage import codec
 from storage.accounts import turn_of_event
 from storage.dialect import put
 from storage.prepared import Prepared
+from storage.recent import Kept, Place, recent_of, size_of
 from storage.schema import BILLED, ENDED_CHAT, conversation, turn
+
+Keep = Callable[[tuple[tuple[Exchange, ...], tuple[int, ...]]], None]
 
 # ---------------------------------------------------------------- what is set
 
@@ -24,9 +27,14 @@ _conversation = Prepared(
 
 def read_conversation(connection: Connection, key: str) -> Conversation:
     row = _conversation.first(connection, {"key": key})
-    if row is None:
-        return Conversation(key)
-    return Conversation(key, row["generation"], codec.load(row["choices"]))
+    return Conversation(key) if row is None else conversation_of(**row)
+
+
+def conversation_of(conversation: str, generation: int | None, choices: str | None) -> Conversation:
+    """From columns; without them (None) nothing is remembered."""
+    if generation is None or choices is None:
+        return Conversation(conversation)
+    return Conversation(conversation, generation, codec.load(choices))
 
 
 def generation_of(connection: Connection, key: str) -> int:
@@ -63,12 +71,19 @@ _part = (
 )
 _length = select(func.count()).select_from(turn).where(*_part)
 _last_place = Prepared(select(func.max(turn.c.done)).where(*_part))
-_newest = Prepared(
+_places = Prepared(
+    select(turn.c.no, turn.c.done)
+    .where(*_part)
+    .order_by(turn.c.done.desc())
+    .limit(bindparam("most"))
+)
+_again = Prepared(select(turn.c.no).where(turn.c.root == bindparam("but"), *_part))
+_said = Prepared(
     select(
         *(turn.c.id, turn.c.person, turn.c.parts, turn.c.answer, turn.c.reasoning),
         turn.c.asked_at,
     )
-    .where(*_part, turn.c.done > bindparam("after"), turn.c.root != bindparam("but"))
+    .where(*_part, turn.c.done >= bindparam("since"), turn.c.root != bindparam("but"))
     .order_by(turn.c.done)
 )
 
@@ -78,28 +93,45 @@ def exchanges(connection: Connection, of: Turn, root: str, most: int) -> Sequenc
     that it asks again. Their order is that in which they ended, so a history only ever
     grows at its end; its beginning moves on in steps of a quarter of `most`, so that the
     model service's cache of it stays good in between (design.md 7)."""
-    part = {"of": of.new.conversation, "part": of.generation}
-    last = _last_place.scalar(connection, part) or 0
-    if not last:
+    part = {"of": of.new.conversation, "part": of.generation, "but": root}
+    places = _window(_places.rows(connection, {**part, "most": max(0, most)}), most)
+    if of.new.replaces:
+        again = {no for (no,) in _again.rows(connection, part)}
+        places = [place for place in places if place[0] not in again]
+    if not places:
         return ()
+    recent, key = recent_of(connection), (of.new.conversation, of.generation)
+    known = recent.known(key, places)
+    if len(known.places) == len(places):
+        return known.exchanges
+    since = places[len(known.places)][1]
+    rows = _said.rows(connection, {**part, "since": since})
+    return Past(known, rows, lambda read: recent.keep(key, Kept(places, *read)))
+
+
+def _window(newest: list[Any], most: int) -> list[Place]:
+    """Of the newest places, newest first, those behind the border; oldest first."""
+    last = newest[0][1] if newest else 0
     step = max(1, most // 4)
     after = -(-max(0, last - max(0, most)) // step) * step
-    return Past(_newest.rows(connection, {**part, "but": root, "after": after}))
+    return [place for place in reversed(newest) if place[1] > after]
 
 
 class Past(Sequence[Exchange]):
-    """Rows of a history, read by whoever asks for it first: not while a transaction waits
-    for them."""
+    """What is known of a history, and the rows of the rest, read by whoever asks for them
+    first: not while a transaction waits for them. `keep` gets what was read, and sizes."""
 
-    def __init__(self, rows: list[tuple[Any, ...]]) -> None:
-        self._rows = rows
+    def __init__(self, known: Kept, rows: list[tuple[Any, ...]], keep: Keep) -> None:
+        self._known, self._rows, self._keep = known, rows, keep
 
     @cached_property
     def _read(self) -> tuple[Exchange, ...]:
-        return tuple(codec.exchanges_of(self._rows))
+        exchanges = (*self._known.exchanges, *codec.exchanges_of(self._rows))
+        self._keep((exchanges, (*self._known.sizes, *map(size_of, self._rows))))
+        return exchanges
 
     def __len__(self) -> int:
-        return len(self._rows)
+        return len(self._known.exchanges) + len(self._rows)
 
     @overload
     def __getitem__(self, index: int) -> Exchange: ...

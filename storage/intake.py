@@ -7,14 +7,14 @@ from typing import Any
 from sqlalchemy import Connection, bindparam, func, insert, select, update
 from sqlalchemy import delete as delete_from
 
-from bot.contract import Accepted, Event, Moment, NewTurn, Started, Turn, TurnState
+from bot.contract import Accepted, Conversation, Event, Moment, NewTurn, Started, Turn, TurnState
 from storage import codec
 from storage.dialect import add
-from storage.history import exchanges, read_conversation
+from storage.history import conversation_of, exchanges
 from storage.leases import Holder, lock_lane
 from storage.prepared import Prepared
 from storage.rows import alter, first_in, read_turn, whole
-from storage.schema import inbox, lane, turn
+from storage.schema import conversation, inbox, lane, turn
 
 NOBODY = ""
 """Owner of what came while this process may not speak: the next beat takes it."""
@@ -94,14 +94,21 @@ _root = Prepared(select(turn.c.root).where(turn.c.id == bindparam("id")))
 
 # ---------------------------------------------------------------- into the lane
 
-_count = Prepared(select(func.count()).select_from(turn).where(turn.c.queue == bindparam("queue")))
+_waiting = select(func.count()).select_from(turn).where(turn.c.queue == bindparam("queue"))
+_of_conversation = (
+    select(conversation.c[name]).where(conversation.c.conversation == bindparam("key"))
+    for name in ("generation", "choices")
+)
+_standing = Prepared(select(*(one.scalar_subquery() for one in (_waiting, *_of_conversation))))
+"""How many are in the lane, and what is remembered of the conversation."""
 
 
 def _queue(
     connection: Connection, me: Holder, now: float, event: Event, new: NewTurn, owner: str
 ) -> Accepted:
     idle = _claim(connection, me, new, owner)
-    waiting = int(_count.scalar(connection, {"queue": new.lane}))
+    keys = {"queue": new.lane, "key": new.conversation}
+    waiting, *remembered = _standing.rows(connection, keys)[0]
     joined = _join(connection, now, event, new) if waiting and event.join > 0 else None
     if joined is not None:
         head = _head(connection, new.lane) if idle else None
@@ -115,7 +122,8 @@ def _queue(
         head = _head(connection, new.lane) if idle else None
         return Accepted(fresh=True, turn=refused, full=True, head=head, waiting=waiting)
     if idle and not waiting and event.start >= 0 and not me.leased:
-        started = _begin(connection, now, event.start, new)
+        known = conversation_of(new.conversation, *remembered)
+        started = _begin(connection, now, event.start, new, known)
         return Accepted(True, started.turn, head=started.turn, started=started)
     taken = _insert(connection, new, now, queue=new.lane)
     head = taken if idle and not waiting else _head(connection, new.lane) if idle else None
@@ -125,10 +133,11 @@ def _queue(
 _forget = delete_from(inbox).where(inbox.c.event_key == bindparam("key"))
 
 
-def _begin(connection: Connection, now: float, most: int, new: NewTurn) -> Started:
+def _begin(
+    connection: Connection, now: float, most: int, new: NewTurn, known: Conversation
+) -> Started:
     """Claimed and begun at once, as storage.turns.start leaves it: one commit less stands
     between the question and the model."""
-    known = read_conversation(connection, new.conversation)
     part = known.generation
     begun = _insert(
         connection, new, now, state="running", queue=new.lane, attempt=1, generation=part

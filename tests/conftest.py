@@ -6,8 +6,8 @@ import asyncio
 import contextvars
 import threading
 import weakref
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -248,18 +248,19 @@ class House:
 async def _breakable(store: Any) -> threading.Event:
     """While it is set, the database is read-only within each transaction."""
     broken = threading.Event()
-    transaction = store.database._transaction
+    transact = store.database._transact
 
-    @contextmanager
-    def refusing(connection: Connection) -> Iterator[None]:
-        with transaction(connection):
+    def refusing(connection: Connection, work: Callable[[], None]) -> None:
+        def refused() -> None:
             connection.exec_driver_sql(f"PRAGMA query_only={broken.is_set():d}").close()
             try:
-                yield
+                work()
             finally:
                 connection.exec_driver_sql("PRAGMA query_only=0").close()
 
-    store.database._transaction = refusing
+        transact(connection, refused)
+
+    store.database._transact = refusing
     return broken
 
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -103,16 +102,17 @@ async def test_nothing_is_foreseen_for_who_has_gone_away(store: SqlTurnStore):
     """Cancelled while it was being claimed: the claim stands, and nobody will answer it."""
     told: list[Accepted] = []
     database, begun, go_on = store.database, threading.Event(), threading.Event()
-    transaction = database._transaction
+    transact = database._transact
 
-    @contextmanager
-    def slow(connection: Connection) -> Iterator[None]:
-        with transaction(connection):
+    def slow(connection: Connection, work: Callable[[], None]) -> None:
+        def waiting() -> None:
             begun.set()
             go_on.wait()
-            yield
+            work()
 
-    database._transaction = slow  # type: ignore[method-assign]
+        transact(connection, waiting)
+
+    database._transact = slow  # type: ignore[method-assign]
     claim = asyncio.ensure_future(store.accept(Event("k", asked("t", "t"), start=10), told.append))
     await asyncio.to_thread(begun.wait)
     claim.cancel()
@@ -128,17 +128,18 @@ async def test_nothing_is_foreseen_for_who_has_gone_away(store: SqlTurnStore):
 def fails_at_commit(store: Any, times: int) -> list[int]:
     """The next `times` transactions come to nothing at their very end; returns a list that
     holds how many are left."""
-    left, transaction = [times], store.database._transaction
+    left, transact = [times], store.database._transact
 
-    @contextmanager
-    def failing(connection: Connection) -> Iterator[None]:
-        with transaction(connection):
-            yield
+    def failing(connection: Connection, work: Callable[[], None]) -> None:
+        def doomed_after() -> None:
+            work()
             if left[0] > 0:
                 left[0] -= 1
                 doomed(connection)
 
-    store.database._transaction = failing
+        transact(connection, doomed_after)
+
+    store.database._transact = failing
     return left
 
 
@@ -146,16 +147,17 @@ def slow_at_commit(store: Any) -> threading.Event:
     """Each job has a transaction of its own, and one that has a turn to store ends only
     when the event is set."""
     go_on, database = threading.Event(), store.database
-    transaction, gather = database._transaction, database._gather
+    transact, gather = database._transact, database._gather
 
-    @contextmanager
-    def slow(connection: Connection) -> Iterator[None]:
-        with transaction(connection):
-            yield
+    def slow(connection: Connection, work: Callable[[], None]) -> None:
+        def held_up() -> None:
+            work()
             if connection.exec_driver_sql("SELECT count(*) FROM turn").scalar_one():
                 go_on.wait()
 
-    database._transaction = slow
+        transact(connection, held_up)
+
+    database._transact = slow
     database._gather = lambda job: gather(None) if job is None else [job]
     return go_on
 
