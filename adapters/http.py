@@ -34,9 +34,10 @@ class Answer:
 
 
 class Http:
-    """The pool. Keep-alive, no proxies from the environment, every call bounded, at most
-    `connections` to one host, so that a model's streams never take a platform's. Keeps the
-    time of every server it talked to; `clock` moves that on, the machine's own without."""
+    """The pool. Keep-alive, no cookies, no proxies from the environment, every call bounded,
+    at most `connections` to one host, so that a model's streams never take a platform's.
+    Keeps the time of every server it talked to; `clock` moves that on, the machine's own
+    without."""
 
     def __init__(self, *, connections: int = 512, clock: Clock | None = None) -> None:
         self._connections = connections
@@ -55,7 +56,9 @@ class Http:
                 family=socket.AF_UNSPEC,
             )
             self._session = aiohttp.ClientSession(
-                connector=connector, json_serialize=lambda value: orjson.dumps(value).decode()
+                connector=connector,
+                cookie_jar=aiohttp.DummyCookieJar(),
+                json_serialize=lambda value: orjson.dumps(value).decode(),
             )
         return self._session
 

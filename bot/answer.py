@@ -10,6 +10,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TypeVar
 
 from bot import ledger
@@ -50,6 +51,10 @@ REREAD_AFTER = 10.0
 """Seconds of waiting after which a question may have been edited meanwhile."""
 
 REREAD_SECONDS = 3.0
+
+STEPS = 3
+"""Of the event loop, until a question has left by a connection that stands: first the
+question, then the card."""
 
 
 @dataclass(frozen=True)
@@ -100,7 +105,7 @@ class Answerer:
         if started is None:
             return await self._gone(running, waited)
         run = self._begun(started, waited)
-        running.hurry = run.reply.hurry
+        running.hurry = lambda: run.reply.hurry()
         try:
             if self._must_run(run, waited):
                 await self._work(running, run)
@@ -122,7 +127,7 @@ class Answerer:
         if turn.ending is not None or turn.deaths >= MOST_RUNS:
             return False
         if not turn.checkpoint:
-            shown = waited is not None or not run.reply.untouched
+            shown = waited is not None or any(handle.rung for handle in turn.handles)
             run.refusal = self.gate.refusal(turn, shown=shown)
         return run.refusal is None and wordless(turn) is None
 
@@ -171,19 +176,24 @@ class Answerer:
         return self._run(started, waited)
 
     def _run(self, started: Started, waited: Reply | None = None) -> Run:
+        show = partial(self._reply, started, waited)
+        return Run(started, show, self.asking, self.store, self.clock)
+
+    def _reply(self, started: Started, waited: Reply | None) -> Reply:
         turn = started.turn
         look = growing(turn, say("card.thinking", turn.new.lang))
         folded = self.asking.reasoning(started) == "folded"
-        reply = waited or self.replies.make(turn, look, folded=folded)
-        if waited is not None:
-            waited.retitle(look, folded=folded)
-        return Run(started, reply, self.asking, self.store, self.clock)
+        if waited is None:
+            return self.replies.make(turn, look, folded=folded)
+        waited.retitle(look, folded=folded)
+        return waited
 
     async def _work(self, running: Running, run: Run) -> None:
         running.work = asyncio.create_task(run.listen(), name="model")
         if running.ended is not None or running.leaving:
             running.work.cancel()  # before its first step: nothing is asked any more
-        await asyncio.sleep(0)  # the question leaves first, then the card
+        for _ in range(STEPS):
+            await asyncio.sleep(0)
         run.reply.start()
         await asyncio.wait({running.work})
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
+from functools import cached_property
 
 from bot.asking import Asking, continued
 from bot.contract import (
@@ -30,12 +31,18 @@ CHECKPOINT_SECONDS = 2.0
 
 
 class Run:
-    """What the model has said so far, and how it ended."""
+    """What the model has said so far, and how it ended. Its reply is made by `show` when it
+    is needed: after the model was asked."""
 
     def __init__(
-        self, started: Started, reply: Reply, asking: Asking, store: TurnStore, clock: Clock
+        self,
+        started: Started,
+        show: Callable[[], Reply],
+        asking: Asking,
+        store: TurnStore,
+        clock: Clock,
     ) -> None:
-        self.started, self.turn, self.reply = started, started.turn, reply
+        self.started, self.turn, self._show = started, started.turn, show
         self._asking, self._store, self._clock = asking, store, clock
         self.began_at = self._kept_at = clock.monotonic()
         self.usage = Usage()
@@ -47,6 +54,10 @@ class Run:
         self._prepared: AsyncGenerator[Delta, None] | None = None
         self._spoke = False
         self._keeping: asyncio.Task[None] | None = None
+
+    @cached_property
+    def reply(self) -> Reply:
+        return self._show()
 
     def prepare(self) -> None:
         """Write the question down, for a run that begins at the beginning."""

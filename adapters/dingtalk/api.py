@@ -15,8 +15,8 @@ from typing import Any
 from yarl import URL
 
 from adapters.dingtalk.codes import FREE, STALE_TOKEN, code_of, error_of
-from adapters.dingtalk.foreign import at, dumps, items_at, number_at, text_at
 from adapters.dingtalk.settings import DingTalkSettings
+from adapters.foreign import at, dumps, items_at, number_at, text_at
 from adapters.http import Answer, Http
 from adapters.meter import Unmetered
 from adapters.tokens import of_token

@@ -5,9 +5,9 @@ from __future__ import annotations
 
 import re
 
-from adapters.dingtalk.foreign import dumps
 from adapters.dingtalk.foreign_text import safe, with_breaks, without_tables
 from adapters.dingtalk.settings import Template
+from adapters.foreign import dumps
 from bot.contract import Json, Snapshot
 
 TITLE_CHARS = 60

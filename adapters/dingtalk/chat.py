@@ -7,12 +7,12 @@ from collections.abc import Awaitable, Callable
 from typing import Literal
 
 from adapters.dingtalk.api import DingTalkApi
-from adapters.dingtalk.foreign import text_at
 from adapters.dingtalk.link import DingTalkLink
 from adapters.dingtalk.place import Place, to_person
 from adapters.dingtalk.receive import Receiver
 from adapters.dingtalk.settings import DingTalkSettings
 from adapters.dingtalk.sink import DingTalkSink, Shared
+from adapters.foreign import text_at
 from adapters.http import Http
 from adapters.meter import Unmetered
 from adapters.skipping import Skipping

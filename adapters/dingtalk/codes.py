@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from adapters.dingtalk.foreign import at, number_at, text_at
+from adapters.foreign import at, number_at, text_at
 from adapters.http import Answer
 from bot.errors import (
     AuthError,

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from adapters.dingtalk.foreign import at, items_at, number_at, object_at, text_at
+from adapters.foreign import at, items_at, number_at, object_at, text_at
 from bot.contract import Part, QuotePart, TextPart, UnreadablePart
 
 KINDS = {

@@ -6,7 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from adapters.dingtalk.foreign import at, dumps, loads, text_at
+from adapters.foreign import at, dumps, loads, text_at
 
 MESSAGES = "/v1.0/im/bot/messages/get"
 CARD_CALLBACK = "/v1.0/card/instances/callback"

@@ -18,10 +18,10 @@ from yarl import URL
 from adapters.connection import Connection
 from adapters.dingtalk import frames
 from adapters.dingtalk.codes import code_of
-from adapters.dingtalk.foreign import text_at
 from adapters.dingtalk.frames import Frame
 from adapters.dingtalk.receive import OnFrame
 from adapters.dingtalk.settings import DingTalkSettings
+from adapters.foreign import text_at
 from adapters.http import Answer, Http
 from adapters.supervisor import first_of
 from bot.contract import Clock

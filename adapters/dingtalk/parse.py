@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from adapters.dingtalk.content import parts_of
-from adapters.dingtalk.foreign import items_at, number_at, object_at, text_at
 from adapters.dingtalk.frames import CARD_CALLBACK, MESSAGES, RECALL
+from adapters.foreign import items_at, number_at, object_at, text_at
 from bot.contract import (
     CardAction,
     ChatKind,

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from adapters.dingtalk.api import WEBHOOK_WINDOWS, DingTalkApi
-from adapters.dingtalk.foreign import number_at, text_at
+from adapters.foreign import number_at, text_at
 from bot.contract import CallKind, Charge, Clock, Handle, Json, Save
 from bot.errors import Gone, StoreError
 

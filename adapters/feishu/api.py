@@ -15,8 +15,8 @@ from urllib.parse import quote
 import orjson
 
 from adapters.feishu.codes import STALE_TOKEN, code_of, error_of
-from adapters.feishu.foreign import at, text_at
 from adapters.feishu.settings import BotIdentity, FeishuSettings
+from adapters.foreign import at, text_at
 from adapters.http import Answer, Http
 from adapters.meter import Unmetered
 from adapters.tokens import of_token

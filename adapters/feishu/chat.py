@@ -10,7 +10,6 @@ from typing import Literal
 
 from adapters.feishu.api import FeishuApi
 from adapters.feishu.codes import ALREADY_GONE
-from adapters.feishu.foreign import at, text_at
 from adapters.feishu.history import FeishuHistory
 from adapters.feishu.link import FeishuLink
 from adapters.feishu.people import Names
@@ -18,6 +17,7 @@ from adapters.feishu.place import to_person
 from adapters.feishu.receive import Receiver
 from adapters.feishu.settings import BotIdentity, FeishuSettings
 from adapters.feishu.sink import FeishuSink, Shared
+from adapters.foreign import at, text_at
 from adapters.http import Http
 from adapters.link_words import report
 from adapters.skipping import Skipping

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from adapters.feishu.foreign import at, text_at
+from adapters.foreign import at, text_at
 from adapters.http import Answer
 from bot.errors import (
     AuthError,

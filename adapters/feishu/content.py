@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from adapters.feishu.foreign import at, loads, text_at
+from adapters.foreign import at, loads, text_at
 from bot.contract import Part, Person, TextPart, UnreadablePart
 
 ALL = "@_all"

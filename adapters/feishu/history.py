@@ -10,10 +10,10 @@ from typing import Any
 from urllib.parse import quote
 
 from adapters.feishu.api import FeishuApi
-from adapters.feishu.foreign import at, text_at
 from adapters.feishu.parse import RECEIVE, parse
 from adapters.feishu.reading import container, created_at, read_page
 from adapters.feishu.settings import BotIdentity
+from adapters.foreign import at, text_at
 from bot.contract import Gap, InboundMessage, Json, Missed, Part
 from bot.errors import BorderError, Bug, Gone, Transient
 from bot.texts import beside

@@ -18,10 +18,10 @@ import orjson
 
 from adapters.connection import Connection
 from adapters.feishu.codes import code_of
-from adapters.feishu.foreign import at, loads, text_at
 from adapters.feishu.frames import CONTROL, DATA, Fragments, Frame, ack, decode, encode, ping
 from adapters.feishu.receive import OnPayload
 from adapters.feishu.settings import FeishuSettings
+from adapters.foreign import at, loads, text_at
 from adapters.hearing import SILENCE
 from adapters.http import Answer, Http
 from adapters.supervisor import Crowded, first_of

@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 from urllib.parse import quote
 
 from adapters.feishu.api import FeishuApi
-from adapters.feishu.foreign import at, text_at
 from adapters.feishu.reading import container, created_at, read_page
+from adapters.foreign import at, text_at
 from bot.errors import BorderError, Gone, RateLimited, Transient, Uncertain
 
 log = logging.getLogger(__name__)

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from adapters.feishu.content import Mentions, parts_of, talks_to_all
-from adapters.feishu.foreign import at, loads, text_at
 from adapters.feishu.settings import BotIdentity
+from adapters.foreign import at, loads, text_at
 from bot.contract import CardAction, ChatKind, InboundMessage, Person
 
 RECEIVE = "im.message.receive_v1"

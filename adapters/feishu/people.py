@@ -12,8 +12,8 @@ from urllib.parse import quote
 
 from adapters.feishu.api import FeishuApi
 from adapters.feishu.codes import SCOPE_MISSING
-from adapters.feishu.foreign import text_at
 from adapters.feishu.reading import read_page
+from adapters.foreign import text_at
 from bot.contract import Clock, Json, Person
 from bot.errors import BorderError, PermissionDenied, RateLimited, Transient
 

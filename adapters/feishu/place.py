@@ -10,8 +10,8 @@ from typing import Any
 
 from adapters.feishu.api import FeishuApi, Sent
 from adapters.feishu.codes import NO_TARGET, NO_THREAD
-from adapters.feishu.foreign import text_at
 from adapters.feishu.lookback import SLACK, Sought, look_back
+from adapters.foreign import text_at
 from bot.contract import Charge, Clock, Handle, Json, Save, Window
 from bot.errors import BorderError, Gone, StoreError, Transient, Uncertain
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from adapters.feishu.api import FeishuApi
-from adapters.feishu.foreign import at, text_at
+from adapters.foreign import at, text_at
 from bot.errors import Transient, Uncertain
 
 PAGE_SIZE = 50

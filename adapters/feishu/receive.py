@@ -11,7 +11,6 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any, NoReturn
 
-from adapters.feishu.foreign import text_at
 from adapters.feishu.parse import (
     ACTION,
     Nothing,
@@ -21,6 +20,7 @@ from adapters.feishu.parse import (
     parse,
 )
 from adapters.feishu.settings import BotIdentity
+from adapters.foreign import text_at
 from bot.contract import ActionReply, CardAction, Clock, InboundMessage, Intake, Person
 from bot.errors import StoreError, Transient
 from bot.texts import both
