@@ -179,7 +179,7 @@ class Reply:
                 return  # a message in its place could not be changed any more
             await self._seal(index, pieces)
             following = self._parts.at(index + 1)
-            following.rhythm.follow(self._parts.at(index).rhythm, following.sink.limits)
+            following.rhythm.follow(self._parts.at(index).rhythm)
             await self._open(following, self._snapshot(index + 1, pieces))
         part = self._parts.at(last)
         if not part.broken and part.sink.limits.streams:

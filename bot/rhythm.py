@@ -17,7 +17,7 @@ STILL = 0.6
 
 EARLY = 4
 """How many shows in a minute may come before their gap is over, because the client had
-nothing left to type: the model has become slower, or had paused."""
+nothing left to type: the model has become slower, or had paused, or the card is new."""
 
 
 @dataclass(slots=True)
@@ -31,11 +31,9 @@ class Rhythm:
     line_gap: float = 0.0
     early: int = 0
 
-    def follow(self, before: Rhythm, limits: Limits) -> None:
-        """The text goes on in this card. Its gaps stay as wide as they were, unless the
-        client types: that is to flow from the beginning."""
-        if limits.typed_until is None:
-            self.text_gap = before.text_gap
+    def follow(self, before: Rhythm) -> None:
+        """The text goes on in this card: its gaps stay as wide as they were."""
+        self.text_gap = before.text_gap
 
     def due(self, news: News, pace: Pace, age: float) -> float:
         """The moment from which `news` may be shown; `age` is the reply's. The first text

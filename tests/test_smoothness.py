@@ -359,12 +359,18 @@ async def test_ten_minutes_take_no_hundred_calls() -> None:
         assert stage.sim.violations == [] and stage.sim.open_cards() == []
 
 
-async def test_a_second_card_brings_its_own_calls_and_no_more() -> None:
+@pytest.mark.parametrize(
+    ("letter", "seconds", "cards", "most"),
+    [("字", 60, 2, 31), ("x", 120, 2, 52), ("字", 120, 4, 54)],
+)
+async def test_further_cards_bring_their_own_calls_and_no_more(
+    letter: str, seconds: float, cards: int, most: int
+) -> None:
     async with on_feishu() as stage:
-        await stage.answer(even(160, 120.0))
-        assert len(stage.bubbles()) == 2
-        assert len(stage.spent()) <= 65
-        assert stall(stage, cards=2) < 1.2
+        await stage.answer([(at, letter * len(text)) for at, text in even(160, seconds)])
+        assert len(stage.bubbles()) == cards
+        assert len(stage.spent()) <= most
+        assert stall(stage, cards=cards) < 1.2
         assert stage.sim.violations == [] and stage.sim.open_cards() == []
 
 
