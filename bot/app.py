@@ -19,7 +19,7 @@ from bot.asking import Asking
 from bot.calls import Calls, Caps
 from bot.clock import SystemClock
 from bot.commands import Desk
-from bot.contract import ChatModel, ChatPlatform, Clock, Json, Meter, TurnStore
+from bot.contract import Budget, ChatModel, ChatPlatform, Clock, Json, Meter, TurnStore
 from bot.core import Bot
 from bot.deliveries import Deliveries
 from bot.errors import BorderError, StoreError, StoreLocked, Transient
@@ -68,8 +68,9 @@ class App:
         self.settings, self.store, self.clock = settings, store, clock
         self.http = Http(clock=clock)
         self.calls = Calls(store, {bot.name: _caps(bot) for bot in settings.bots}, clock)
+        self.pacer = Pacer(clock)
         self.platforms = {
-            bot.name: _platform(bot, self.http, clock, self.calls.meter(bot.name))
+            bot.name: _platform(bot, self.http, clock, self.calls.meter(bot.name), self.pacer)
             for bot in settings.bots
         }
         self.access = Access(settings.admins)
@@ -77,7 +78,7 @@ class App:
         self.saver = self._saver()
         self.model = _model(settings.model, self.http, clock)
         self.replies = Replies(
-            store, self.platforms, Pacer(clock), Trails(clock), clock, self.calls.api_spent
+            store, self.platforms, self.pacer, Trails(clock), clock, self.calls.api_spent
         )
         self.deliveries = Deliveries(store, self.replies, clock)
         self.answerer = self._answerer()
@@ -257,7 +258,9 @@ def _caps(bot: BotSettings) -> Caps:
     return {"api": bot.monthly_calls}
 
 
-def _platform(bot: BotSettings, http: Http, clock: Clock, meter: Meter) -> ChatPlatform:
+def _platform(
+    bot: BotSettings, http: Http, clock: Clock, meter: Meter, budget: Budget
+) -> ChatPlatform:
     """A platform's code is loaded only when it is used."""
     if isinstance(bot, FeishuBot):
         from adapters.feishu.chat import FeishuPlatform, FeishuSettings
@@ -271,11 +274,13 @@ def _platform(bot: BotSettings, http: Http, clock: Clock, meter: Meter) -> ChatP
             pace=bot.pace,
             rotate=bot.rotate,
         )
-        return FeishuPlatform(feishu, http, clock, meter)
-    return _dingtalk(bot, http, clock, meter)
+        return FeishuPlatform(feishu, http, clock, meter, budget)
+    return _dingtalk(bot, http, clock, meter, budget)
 
 
-def _dingtalk(bot: DingTalkBot, http: Http, clock: Clock, meter: Meter) -> ChatPlatform:
+def _dingtalk(
+    bot: DingTalkBot, http: Http, clock: Clock, meter: Meter, budget: Budget
+) -> ChatPlatform:
     from adapters.dingtalk.chat import DingTalkPlatform, DingTalkSettings
 
     settings = DingTalkSettings(
@@ -295,7 +300,7 @@ def _dingtalk(bot: DingTalkBot, http: Http, clock: Clock, meter: Meter) -> ChatP
         pace=bot.pace,
         rotate=bot.rotate,
     )
-    return DingTalkPlatform(settings, http, clock, meter)
+    return DingTalkPlatform(settings, http, clock, meter, budget)
 
 
 def _model(service: ModelService, http: Http, clock: Clock) -> ChatModel:

@@ -13,9 +13,12 @@ import asyncio
 import heapq
 import itertools
 from bisect import bisect_left, insort
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 from bot.budget import LONG, TICK, Bucket, Priority, Request
 from bot.contract import Charge, Clock, Window
+from bot.errors import RateLimited
 
 __all__ = ["Grant", "Pacer", "Priority", "Scheduler"]
 
@@ -273,6 +276,19 @@ class Pacer:
         request = self._scheduler.ask(charges, priority, shown_at, self._clock.monotonic())
         self._run(request)
         return request
+
+    @asynccontextmanager
+    async def room(self, charge: Charge) -> AsyncIterator[None]:
+        """As bot.contract.Budget: behind the replies, in the order in which they ask."""
+        grant = await self.grant((charge,), Priority.UPDATE, self._clock.monotonic())
+        grant.depart()
+        try:
+            yield
+        except RateLimited as error:
+            self.refused(error.bucket or charge.bucket, error.retry_after)
+            raise
+        finally:
+            grant.land()
 
     def depart(self, request: Request) -> None:
         self._scheduler.depart(request)

@@ -21,6 +21,7 @@ import pytest
 from adapters.playground.clock import VirtualClock
 from bot.budget import CUT, FLOOR, LOST, RESERVE, SKEW, Bucket, Request
 from bot.contract import Charge, Window
+from bot.errors import RateLimited
 from bot.pace import Pacer, Priority, Scheduler
 
 API = (Window(50, 1.0), Window(1000, 60.0))
@@ -1084,6 +1085,29 @@ async def test_a_refusal_moves_the_wake_up():
     assert not waiting.done()
     await clock.advance(0.2)
     assert waiting.done()
+
+
+async def test_a_call_beside_the_replies_waits_for_its_room():
+    """And a refusal of it closes the bucket for those behind it."""
+    clock = VirtualClock(settle=0)
+    pacer, one, made = Pacer(clock), Charge("marks", (Window(2, 1.0),)), []
+
+    async def call(number: int) -> None:
+        async with pacer.room(one):
+            made.append((number, clock.monotonic() - start))
+            if number == 3:
+                raise RateLimited("too fast", retry_after=10.0)
+
+    start = clock.monotonic()
+    calls = [asyncio.create_task(call(number)) for number in range(6)]
+    await clock.advance(9.0)
+    calls[4].cancel()
+    await clock.advance(9.0)
+    ends = await asyncio.gather(*calls, return_exceptions=True)
+    assert [number for number, _ in made] == [0, 1, 2, 3, 5]
+    assert all(at == 0.0 for _, at in made[:2]) and 1.0 <= made[2][1] < 2.0
+    assert made[4][1] - made[3][1] == pytest.approx(10.0, abs=0.2)
+    assert [type(end).__name__ for end in ends[3:]] == ["RateLimited", "CancelledError", "NoneType"]
 
 
 async def test_live_cards_as_tasks():

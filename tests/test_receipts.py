@@ -19,6 +19,7 @@ from adapters.playground.faults import Fault
 from adapters.playground.feishu import FeishuSim
 from adapters.playground.feishu.wire import REACT, TOKEN, UNREACT
 from bot.contract import Json, NewTurn, Person, Platform, TextPart, Turn
+from bot.pace import Pacer
 from bot.receipts import Receipts
 
 
@@ -58,7 +59,8 @@ class Group:
     def __init__(self, sim: FeishuSim, http: Http, clock: VirtualClock) -> None:
         self.sim = sim
         settings = FeishuSettings("feishu", sim.app_id, sim.app_secret, sim.base_url)
-        self.receipts = Receipts({"feishu": FeishuPlatform(settings, http, clock)})
+        platform = FeishuPlatform(settings, http, clock, budget=Pacer(clock))
+        self.clock, self.receipts = clock, Receipts({"feishu": platform})
         self.person = sim.add_person("小明")
         self.chat = sim.add_group("群", [self.person])
 
@@ -123,6 +125,22 @@ async def test_each_message_has_a_mark_of_its_own(group: Group) -> None:
     group.receipts.over(first)
     await until(lambda: not group.marks(one))
     assert group.marks(two)
+
+
+async def test_the_marks_of_a_crowd_keep_to_the_limits(group: Group) -> None:
+    """Fifty calls of one kind a second (reference/feishu.md 5.8)."""
+    asked = [await group.asked(number) for number in range(120)]
+    for waits, _ in asked:
+        group.receipts.waiting(waits)
+    await group.clock.advance(1.0)
+    assert 40 <= sum(bool(group.marks(message)) for _, message in asked) < 120
+    await group.clock.advance(4.0)
+    assert all(group.marks(message) for _, message in asked)
+    for waits, _ in asked:
+        group.receipts.over(waits)
+    await group.clock.advance(5.0)
+    assert not any(group.marks(message) for _, message in asked)
+    assert not group.sim.violations
 
 
 async def test_a_refused_mark_is_nobodys_trouble(

@@ -18,9 +18,9 @@ from adapters.dingtalk.codes import FREE, STALE_TOKEN, code_of, error_of
 from adapters.dingtalk.settings import DingTalkSettings
 from adapters.foreign import at, dumps, items_at, number_at, text_at
 from adapters.http import Answer, Http
-from adapters.meter import Unmetered
+from adapters.meter import Unlimited, Unmetered
 from adapters.tokens import of_token
-from bot.contract import CallKind, Charge, Clock, Json, Meter, Window
+from bot.contract import Budget, CallKind, Charge, Clock, Json, Meter, Window
 from bot.errors import (
     BorderError,
     Bug,
@@ -58,10 +58,15 @@ class DingTalkApi:
     apart; tokens are free (reference/dingtalk.md 5.7)."""
 
     def __init__(
-        self, settings: DingTalkSettings, http: Http, clock: Clock, meter: Meter | None = None
+        self,
+        settings: DingTalkSettings,
+        http: Http,
+        clock: Clock,
+        meter: Meter | None = None,
+        budget: Budget | None = None,
     ) -> None:
         self._settings, self._http, self._clock = settings, http, clock
-        self._meter = meter or Unmetered()
+        self._meter, self._budget = meter or Unmetered(), budget or Unlimited()
         self._base = settings.base_url.rstrip("/")
         self._hosts = [_origin(settings.base_url), _origin(settings.oapi_base_url)]
         self._token: _Token | None = None
@@ -268,12 +273,14 @@ class DingTalkApi:
     async def emotion(self, robot: str, conversation: str, message: str, name: str) -> None:
         """Put a mark on a person's message (reference/dingtalk.md 7)."""
         body = _emotion(robot, conversation, message, name)
-        await self.call("POST", "/v1.0/robot/emotion/reply", body, api="emotion")
+        async with self._budget.room(self.charge("emotion")):
+            await self.call("POST", "/v1.0/robot/emotion/reply", body, api="emotion")
 
     async def recall_emotion(self, robot: str, conversation: str, message: str, name: str) -> None:
         """Take the mark `name` back."""
         body = _emotion(robot, conversation, message, name)
-        await self.call("POST", "/v1.0/robot/emotion/recall", body, api="unemotion")
+        async with self._budget.room(self.charge("unemotion")):
+            await self.call("POST", "/v1.0/robot/emotion/recall", body, api="unemotion")
 
 
 def _origin(url: str) -> tuple[str, str, int | None]:

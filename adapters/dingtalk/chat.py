@@ -18,6 +18,7 @@ from adapters.meter import Unmetered
 from adapters.skipping import Skipping
 from adapters.supervisor import supervise
 from bot.contract import (
+    Budget,
     CallKind,
     Clock,
     Handle,
@@ -54,11 +55,16 @@ class DingTalkPlatform:
     platform: Platform = "dingtalk"
 
     def __init__(
-        self, settings: DingTalkSettings, http: Http, clock: Clock, meter: Meter | None = None
+        self,
+        settings: DingTalkSettings,
+        http: Http,
+        clock: Clock,
+        meter: Meter | None = None,
+        budget: Budget | None = None,
     ) -> None:
         self._settings, self._http, self._clock = settings, http, clock
         self._meter = meter or Unmetered()
-        self._api = DingTalkApi(settings, http, clock, self._meter)
+        self._api = DingTalkApi(settings, http, clock, self._meter, budget)
         self._skipping = Skipping(settings.bot)
         self._shared = Shared(clock, skipping=self._skipping)
         self._status = LinkStatus(

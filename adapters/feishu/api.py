@@ -18,9 +18,9 @@ from adapters.feishu.codes import STALE_TOKEN, code_of, error_of
 from adapters.feishu.settings import BotIdentity, FeishuSettings
 from adapters.foreign import at, text_at
 from adapters.http import Answer, Http
-from adapters.meter import Unmetered
+from adapters.meter import Unlimited, Unmetered
 from adapters.tokens import of_token
-from bot.contract import Charge, Clock, Json, Meter, Window
+from bot.contract import Budget, Charge, Clock, Json, Meter, Window
 from bot.errors import BorderError, Bug, QuotaExhausted, Transient, Uncertain
 
 log = logging.getLogger(__name__)
@@ -53,10 +53,15 @@ class FeishuApi:
     (reference/feishu.md 5.9)."""
 
     def __init__(
-        self, settings: FeishuSettings, http: Http, clock: Clock, meter: Meter | None = None
+        self,
+        settings: FeishuSettings,
+        http: Http,
+        clock: Clock,
+        meter: Meter | None = None,
+        budget: Budget | None = None,
     ) -> None:
         self._settings, self._http, self._clock = settings, http, clock
-        self._meter = meter or Unmetered()
+        self._meter, self._budget = meter or Unmetered(), budget or Unlimited()
         self._base = settings.base_url.rstrip("/")
         self._token: _Token | None = None
         self._fetching = asyncio.Lock()
@@ -146,6 +151,19 @@ class FeishuApi:
         if isinstance(error, QuotaExhausted):
             self._meter.used_up()
         raise error
+
+    async def beside(
+        self,
+        method: str,
+        path: str,
+        *,
+        api: str,
+        json: object = None,
+        params: Mapping[str, str] | None = None,
+    ) -> Any:
+        """As call(), for what is no part of a reply: when the budget has room."""
+        async with self._budget.room(self.charge(api)):
+            return await self.call(method, path, api=api, json=json, params=params)
 
     async def _send(
         self,
@@ -249,6 +267,11 @@ class FeishuApi:
         path = f"im/v1/messages/{quote(message_id, safe='')}"
         await self.call("DELETE", path, api="delete")
 
+    async def take_back(self, message_id: str) -> None:
+        """As delete(), for a message whose reply does not ask for the room."""
+        async with self._budget.room(self.charge("delete")):
+            await self.delete(message_id)
+
     # ------------------------------------------------------------ card entities
 
     async def create_card(self, card: Json) -> str:
@@ -310,7 +333,7 @@ class FeishuApi:
 
     async def add_reaction(self, message_id: str, emoji: str) -> str:
         """The reaction's id (reference/feishu.md 5.5)."""
-        body = await self.call(
+        body = await self.beside(
             "POST",
             f"im/v1/messages/{quote(message_id, safe='')}/reactions",
             api="react",
@@ -320,7 +343,7 @@ class FeishuApi:
 
     async def own_reactions(self, message_id: str, emoji: str) -> list[str]:
         """The ids of our own reactions of this kind (reference/feishu.md 5.5)."""
-        body = await self.call(
+        body = await self.beside(
             "GET",
             f"im/v1/messages/{quote(message_id, safe='')}/reactions",
             api="list_reactions",
@@ -336,7 +359,7 @@ class FeishuApi:
 
     async def remove_reaction(self, message_id: str, reaction_id: str) -> None:
         path = f"im/v1/messages/{quote(message_id, safe='')}/reactions/"
-        await self.call("DELETE", path + quote(reaction_id, safe=""), api="unreact")
+        await self.beside("DELETE", path + quote(reaction_id, safe=""), api="unreact")
 
 
 def dumps(value: object) -> str:

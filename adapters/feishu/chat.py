@@ -23,6 +23,7 @@ from adapters.link_words import report
 from adapters.skipping import Skipping
 from adapters.supervisor import Backoff, supervise
 from bot.contract import (
+    Budget,
     Clock,
     Handle,
     Intake,
@@ -67,10 +68,15 @@ class FeishuPlatform:
     platform: Platform = "feishu"
 
     def __init__(
-        self, settings: FeishuSettings, http: Http, clock: Clock, meter: Meter | None = None
+        self,
+        settings: FeishuSettings,
+        http: Http,
+        clock: Clock,
+        meter: Meter | None = None,
+        budget: Budget | None = None,
     ) -> None:
         self._settings, self._http, self._clock = settings, http, clock
-        self._api = FeishuApi(settings, http, clock, meter)
+        self._api = FeishuApi(settings, http, clock, meter, budget)
         self._skipping = Skipping(settings.bot)
         self._shared = Shared(clock, skipping=self._skipping)
         self._status = LinkStatus(
@@ -208,7 +214,7 @@ class FeishuPlatform:
 
     async def _take_back(self, message: str) -> bool:
         try:
-            await self._api.delete(message)
+            await self._api.take_back(message)
         except BorderError as error:
             if error.code in ALREADY_GONE:
                 return True

@@ -12,6 +12,7 @@ from bot.contract.base import (
     Platform,
 )
 from bot.contract.calls import (
+    Budget,
     CallCount,
     CallKind,
     Meter,
@@ -101,6 +102,7 @@ __all__ = [
     "Account",
     "ActionReply",
     "Backlog",
+    "Budget",
     "Button",
     "CallCount",
     "CallKind",

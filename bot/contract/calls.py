@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Literal, Protocol
+
+from bot.contract.showing import Charge
 
 CallKind = Literal["api", "message"]
 """What is billed apart: `api` is every call of the platform's API; `message` is DingTalk's
@@ -31,3 +34,12 @@ class Meter(Protocol):
 
     def used_up(self, kind: CallKind = "api") -> None:
         """The platform itself said that the month's calls of this kind are used up."""
+
+
+class Budget(Protocol):
+    """Where an adapter asks for what it calls beside the replies, whose calls the core
+    charges itself: marks, looks into a history, recalls."""
+
+    def room(self, charge: Charge) -> AbstractAsyncContextManager[None]:
+        """Entered when the call may be made, and around it: a RateLimited that leaves it
+        closes the bucket for a while."""
