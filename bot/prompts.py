@@ -12,7 +12,6 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import date, timedelta
 from functools import lru_cache
-from typing import NamedTuple
 
 from bot.contract import (
     ChatKind,
@@ -49,8 +48,8 @@ def compose(started: Started, system: str, *, max_tokens: int) -> tuple[Prompt, 
     """The system text, the history from its border on, and the turn's question."""
     new = started.turn.new
     history = started.history[border(started.history, max_tokens) :]
-    asked = [_Asked(e.speaker, e.question, e.asked_at) for e in history]
-    asked.append(_Asked(new.sender, new.parts, new.asked_at))
+    asked = [(speaker, question, at) for _, speaker, question, _, _, at in history]
+    asked.append((new.sender, new.parts, new.asked_at))
     questions = _questions(asked, new.chat_kind)
     prompts = [Prompt("system", system)]
     for exchange, question in zip(history, questions, strict=False):
@@ -83,9 +82,9 @@ def border(history: Sequence[Exchange], max_tokens: int) -> int:
 def _surely_within(history: Sequence[Exchange], max_tokens: int) -> bool:
     """Told from the lengths alone, as if every character were wide."""
     chars = 0
-    for exchange in history:
-        chars += len(exchange.answer) + len(exchange.reasoning)
-        for part in exchange.question:
+    for _, _, question, answer, reasoning, _ in history:
+        chars += len(answer) + len(reasoning)
+        for part in question:
             chars += len(part.text if isinstance(part, TextPart) else _part_text(part))
     return chars * TOKENS_WIDE + len(history) * 2 * TOKENS_PROMPT <= max_tokens
 
@@ -106,23 +105,21 @@ def _tokens(text: str) -> float:
 # ---------------------------------------------------------------- questions
 
 
-class _Asked(NamedTuple):
-    speaker: Person
-    parts: tuple[Part, ...]
-    at: float
+_Asked = tuple[Person, tuple[Part, ...], float]
+"""Who, what and when. A question looks at a hundred of them."""
 
 
 def _questions(asked: Sequence[_Asked], chat_kind: ChatKind) -> list[str]:
     """Each question as the model reads it: the day where it changes, in a group the
     speaker, what was quoted, the words."""
-    names = _names(one.speaker for one in asked) if chat_kind == "group" else {}
+    names = _names(speaker for speaker, _, _ in asked) if chat_kind == "group" else {}
     texts, day, midnight = [], -1, float("inf")
-    for one in asked:
-        text = _body(one.parts)
+    for speaker, parts, at in asked:
+        text = _body(parts)
         if names:
-            text = f"[{names[one.speaker.id]}] {text}"
-        if not midnight <= one.at < midnight + DAY:
-            today = _day(one.at)
+            text = f"[{names[speaker.id]}] {text}"
+        if not midnight <= at < midnight + DAY:
+            today = _day(at)
             if today != day:
                 text = f"（{_named(today)}）\n{text}"
             day, midnight = today, today * DAY - BEIJING

@@ -65,7 +65,9 @@ def _url(base_url: str, prefix: bool) -> str:
 
 
 def _messages(request: ModelRequest, echo: bool) -> list[dict[str, Any]]:
-    messages: list[dict[str, Any]] = [{"role": p.role, "content": p.text} for p in request.prompts]
+    messages: list[dict[str, Any]] = [
+        {"role": role, "content": text} for role, text, _ in request.prompts
+    ]
     if echo:
         for prompt, message in zip(request.prompts, messages, strict=True):
             if prompt.role == "assistant":
