@@ -12,7 +12,7 @@ from dataclasses import dataclass
 FEW = 16
 """So many streams are read at once, whenever something comes."""
 
-READS = 2500.0
+READS = 1250.0
 """Reads a second of all streams together."""
 
 LONGEST = 0.4
