@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from bot.contract import ChatModel, ContinuesPrefix, ModelRequest, Prompt, Started, Turn
 from bot.model_health import ModelHealth
 from bot.personas import Personas
-from bot.prompts import compose
+from bot.prompts import Composer
 from bot.settings import Chat, ModelService
 
 
@@ -21,6 +21,7 @@ class Asking:
     chat: Chat
     service: ModelService
     health: ModelHealth = field(default_factory=ModelHealth)
+    composer: Composer = field(default_factory=Composer)
 
     def request(self, started: Started) -> ModelRequest:
         new = started.turn.new
@@ -28,7 +29,7 @@ class Asking:
         text = self.personas.text(persona)
         return ModelRequest(
             model=self.model_of(started),
-            prompts=compose(started, text, max_tokens=self.chat.history_tokens),
+            prompts=self.composer.compose(started, text, max_tokens=self.chat.history_tokens),
             thinking=self.reasoning(started) != "off",
             max_tokens=self.service.max_tokens,
             user=f"{new.platform}:{new.sender.id}",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
+from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -19,7 +21,7 @@ from bot.contract import (
     Turn,
     UnreadablePart,
 )
-from bot.prompts import border, compose, unreadable
+from bot.prompts import OVERHEAD, Composer, border, unreadable
 
 NOON = 1_795_665_600.0  # 2026-11-26 12:00 in Beijing
 ANN, BEN = Person("ou_a", "王磊"), Person("ou_b", "王磊")
@@ -54,7 +56,7 @@ def exchange(question: str, answer: str, speaker: Person = ANN, at: float = NOON
 
 
 def texts(begun: Started, **more: int) -> list[str]:
-    return [p.text for p in compose(begun, "系统", max_tokens=more.get("most", 10_000))]
+    return [p.text for p in Composer().compose(begun, "系统", max_tokens=more.get("most", 10_000))]
 
 
 def test_a_private_question_carries_the_day_and_no_name() -> None:
@@ -97,7 +99,12 @@ def test_quotes_and_what_cannot_be_read_are_told() -> None:
 
 def test_thinking_goes_back_with_its_answer() -> None:
     begun = started(new_turn(TextPart("二")), exchange("一", "答")._replace(reasoning="想"))
-    assert [p.reasoning for p in compose(begun, "s", max_tokens=999)] == [None, None, "想", None]
+    assert [p.reasoning for p in Composer().compose(begun, "s", max_tokens=999)] == [
+        None,
+        None,
+        "想",
+        None,
+    ]
 
 
 def test_nonsense_times_do_no_harm() -> None:
@@ -122,12 +129,68 @@ def test_the_border_only_moves_forward_and_in_large_steps(sizes: list[int], most
 def test_a_growing_history_keeps_its_prefix() -> None:
     history = [exchange(f"第{n}问", "答" * 50, BEN if n % 3 else ANN) for n in range(200)]
     before: list[str] = []
-    kept = 0
+    kept, composer = 0, Composer()
     for n in range(200):
-        now = texts(started(new_turn(TextPart("?"), kind="group"), *history[:n]), most=2_000)[:-1]
+        begun = started(new_turn(TextPart("?"), kind="group"), *history[:n])
+        now = texts(begun, most=2_000)[:-1]
+        asked = composer.compose(begun, "系统", max_tokens=2_000)
+        assert [prompt.text for prompt in asked[:-1]] == now
         kept += now[: len(before)] == before
         before = now
     assert kept >= 190
+
+
+steps = st.lists(
+    st.tuples(
+        st.sampled_from(["ask", "ask", "ask", "again", "leave", "new", "forget", "other"]),
+        st.integers(0, 10**6),
+    ),
+    max_size=40,
+)
+
+
+@given(steps, st.sampled_from(["p2p", "group"]), st.sampled_from([200, 5_000]))
+def test_what_is_remembered_changes_no_prompt(steps: Any, kind: str, most: int) -> None:
+    """However the history of a conversation changed since the last question."""
+    composer, history = Composer(chars=20_000), []
+    for what, dice in steps:
+        at, who = NOON + dice % 7 * 40_000, (ANN, BEN, Person("ou_c"))[dice % 3]
+        said = exchange(f"问{dice}", "答" * (dice % 90), who, at)
+        if what == "again" and history:
+            history[dice % len(history)] = said
+        elif what == "leave" and history:
+            history.pop(dice % len(history))
+        elif what == "new":
+            history.clear()
+        elif what == "forget":
+            composer = Composer(chars=dice % 500)
+        elif what == "other":
+            composer.compose(started(new_turn(), *history[:-1]), "系统", max_tokens=most)
+        else:
+            history.append(said)
+        begun = started(new_turn(TextPart("?"), sender=who, kind=kind, at=at), *history)
+        assert composer.compose(begun, "系统", max_tokens=most) == Composer().compose(
+            begun, "系统", max_tokens=most
+        )
+
+
+def test_what_was_written_is_not_written_again() -> None:
+    composer, history = Composer(), [exchange(f"问{n}", "答") for n in range(50)]
+    first = composer.compose(started(new_turn(), *history), "系统", max_tokens=10_000)
+    history.append(exchange("又问", "又答"))
+    then = composer.compose(started(new_turn(), *history), "系统", max_tokens=10_000)
+    assert all(a is b for a, b in zip(first[1:-1], then[1:], strict=False))
+    assert [prompt.text for prompt in then[101:103]] == ["又问", "又答"]
+
+
+def test_what_is_remembered_is_bounded() -> None:
+    composer = Composer(chars=3 * (OVERHEAD + 12))
+    for n in range(6):
+        new = replace(new_turn(), conversation=f"c{n}")
+        begun = Started(Turn(new, 1), Conversation(f"c{n}"), (exchange("问", "答" * 10),))
+        composer.compose(begun, "系统", max_tokens=10_000)
+        assert composer._chars == min(n + 1, 3) * (OVERHEAD + 11)
+    assert list(composer._told) == ["c3", "c4", "c5"]
 
 
 def test_kinds_are_named_once() -> None:
