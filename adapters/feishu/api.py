@@ -152,7 +152,7 @@ class FeishuApi:
             self._meter.used_up()
         raise error
 
-    async def beside(
+    async def paced_call(
         self,
         method: str,
         path: str,
@@ -333,7 +333,7 @@ class FeishuApi:
 
     async def add_reaction(self, message_id: str, emoji: str) -> str:
         """The reaction's id (reference/feishu.md 5.5)."""
-        body = await self.beside(
+        body = await self.paced_call(
             "POST",
             f"im/v1/messages/{quote(message_id, safe='')}/reactions",
             api="react",
@@ -343,7 +343,7 @@ class FeishuApi:
 
     async def own_reactions(self, message_id: str, emoji: str) -> list[str]:
         """The ids of our own reactions of this kind (reference/feishu.md 5.5)."""
-        body = await self.beside(
+        body = await self.paced_call(
             "GET",
             f"im/v1/messages/{quote(message_id, safe='')}/reactions",
             api="list_reactions",
@@ -359,7 +359,7 @@ class FeishuApi:
 
     async def remove_reaction(self, message_id: str, reaction_id: str) -> None:
         path = f"im/v1/messages/{quote(message_id, safe='')}/reactions/"
-        await self.beside("DELETE", path + quote(reaction_id, safe=""), api="unreact")
+        await self.paced_call("DELETE", path + quote(reaction_id, safe=""), api="unreact")
 
 
 def dumps(value: object) -> str:

@@ -141,7 +141,7 @@ class FeishuHistory:
         like a plain one, which costs a call for each of its threads."""
         if chat not in self._topics:
             try:
-                body = await self._api.beside(
+                body = await self._api.paced_call(
                     "GET", f"im/v1/chats/{quote(chat, safe='')}", api="chat_info"
                 )
             except BorderError as error:
