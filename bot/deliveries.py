@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 
 from bot.contract import Clock, Delivery, Ending, Snapshot, Turn, TurnStore
 from bot.endings import CONTENT, final
-from bot.errors import BorderError, Bug, PermissionDenied, StoreError, Transient
+from bot.errors import BorderError, Bug, PermissionDenied, QuotaExhausted, StoreError, Transient
 from bot.replies import Replies
 from bot.reply import PASSING
 from bot.trail import Trails
@@ -22,6 +22,10 @@ FIRST, SLOWEST = 10.0, 600.0
 REPAIR = 1_800.0
 """The same, at least and at first, after a missing permission: only somebody who repairs it
 helps, and each try costs a call of the month (needs.md 25)."""
+
+QUOTA = 3_600.0
+"""The same, for whatever a bot has to deliver, after the platform's word that a quota is
+used up: one try an hour tells whether more was bought, or a new month began."""
 
 GIVE_UP = 86_400.0
 """Seconds after the question was claimed from which nothing is tried by itself."""
@@ -38,6 +42,7 @@ class Deliveries:
     replies: Replies
     clock: Clock
     _trying: set[str] = field(default_factory=set)
+    _spent: dict[str, float] = field(default_factory=dict)
 
     async def run(self) -> None:
         """Look for what is due until cancelled."""
@@ -50,6 +55,10 @@ class Deliveries:
                 log.warning("undelivered answers not read: %s", error)
 
     async def _again(self, turn: Turn) -> None:
+        bot, spent_until = turn.new.bot, self._spent.get(turn.new.bot, 0.0)
+        if self.clock.time() < spent_until:
+            await self.store.postpone(turn.id, spent_until)
+            return
         try:
             error = await self.resend(turn)
         except StoreError:
@@ -61,7 +70,9 @@ class Deliveries:
             return
         now = self.clock.time()
         age = now - turn.seen_at
-        lasting = not isinstance(error, PASSING)
+        if isinstance(error, QuotaExhausted):
+            self._spent[bot] = now + QUOTA
+        lasting = not isinstance(error, (*PASSING, QuotaExhausted))
         until = None if lasting or age > GIVE_UP else now + _wait(error, age)
         await self.store.postpone(turn.id, until)
 
@@ -103,6 +114,8 @@ def _wait(error: BorderError, age: float) -> float:
     """Seconds until the next try of an answer to a question of this age."""
     if isinstance(error, PermissionDenied):
         return max(REPAIR, age)
+    if isinstance(error, QuotaExhausted):
+        return QUOTA
     return min(max(FIRST, age / 3), SLOWEST)
 
 

@@ -45,7 +45,7 @@ WHOLE_SECONDS = 3600.0
 
 PASSING = (*RETRYABLE, AuthError, PermissionDenied)
 """What may be over some minutes later: the last two when somebody repairs the app. A quota
-that is used up is not, and asking again costs of it."""
+that is used up is not, and asking again costs of it (bot/deliveries.py does so rarely)."""
 
 
 class Reply:

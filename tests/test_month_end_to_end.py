@@ -313,6 +313,33 @@ async def test_a_quota_the_platform_refuses_is_not_tried_in_a_loop(
     await room.answer(3)
 
 
+@pytest.mark.parametrize("platform", PLATFORMS)
+async def test_what_a_quota_held_back_arrives_when_there_is_more(house: Any, platform: str) -> None:
+    """One try an hour for all that waits; then no card is left open."""
+    await house.start()
+    rooms = [house.room(platform), house.room(platform)]
+    for room in rooms:
+        await house.ended(platform, await room.say("先问一句"))
+    REFUSALS[platform](house)
+    lost = [await house.ended(platform, await room.say("额度没了")) for room in rooms]
+    assert all(turn.ending.delivery == "undelivered" for turn in lost)
+    before = Counter(call.route for call in house.sim(platform).calls)
+    for _ in range(1100):
+        house.clock.leap(8.0)
+        await asyncio.sleep(0.01)
+    after = Counter(call.route for call in house.sim(platform).calls)
+    extra = {route: after[route] - before[route] for route in after}
+    assert sum(extra[route] for route in extra if route not in free_of(platform)) == 2
+    house.feishu.policy.quota = None
+    house.dingtalk.quota.api_limit = house.dingtalk.quota.hook_limit = None
+    for _ in range(500):
+        house.clock.leap(8.0)
+        await asyncio.sleep(0.01)
+    turns = [await house.app.store.turn(turn.id) for turn in lost]
+    assert [turn.ending.delivery for turn in turns] == ["delivered", "delivered"]
+    assert house.sim(platform).open_cards() == []
+
+
 async def test_a_message_without_content_is_answered_with_the_reason(house: Any) -> None:
     """reference/dingtalk.md 4.2: errorCode 20001 when the quota for pushes is spent."""
     person = house.feishu.add_person("管理员")
