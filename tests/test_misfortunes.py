@@ -166,6 +166,20 @@ async def test_a_whole_text_counts_when_only_its_animation_cannot_be_ended(
     assert [b.text for b in chat.seen()] == ["好的回答"]
 
 
+async def test_a_card_that_may_have_arrived_is_ended_when_it_cannot_be_sent_again(
+    house: Any,
+) -> None:
+    house.deepseek.script("问", ["最后的回答"], first=1.0)
+    await house.start()
+    chat = Chat(house, "feishu")
+    house.feishu.faults.order(feishu.REPLY, Fault("lose"))
+    house.feishu.faults.order(feishu.REPLY, code(230031), times=9)
+    turn = await house.ended("feishu", await chat.say("问"))
+    assert (turn.state, turn.ending.delivery) == ("answered", "unconfirmed")
+    assert [bubble.text for bubble in chat.seen()] == ["最后的回答"]
+    assert house.feishu.open_cards() == []
+
+
 async def test_a_dingtalk_text_refused_twice_ends_with_a_sentence(house: Any) -> None:
     house.deepseek.script("问", ["好的回答"])
     await house.start()

@@ -16,6 +16,7 @@ from adapters.feishu.whole import OneMessage, PatchCard
 from adapters.skipping import Skipping
 from bot.contract import Charge, Clock, Delivery, Handle, Json, Limits, Save, Snapshot, Step
 from bot.errors import (
+    RETRYABLE,
     BorderError,
     Bug,
     Gone,
@@ -156,9 +157,31 @@ class FeishuSink:
                     await self._step_down(error)
                 shown = self._neutral(snapshot)
             except BorderError as error:
+                if self._in_doubt(error):
+                    return await self._end_in_doubt(error, shown)
                 if not self._hopeless(error, shown):
                     raise
                 await self._step_down(error)
+
+    def _in_doubt(self, error: BorderError) -> bool:
+        """The card cannot be sent any more, and an earlier try may have arrived."""
+        sent = bool(self.handle.message_id) or not self._place.doubtful
+        return isinstance(error, Gone) and not sent and isinstance(self._rung, CardKit)
+
+    async def _end_in_doubt(self, error: BorderError, snapshot: Snapshot) -> Delivery:
+        """For whoever sees it. Raises `error` when the card takes no words either, and when
+        the question was recalled: nobody waits for proof then."""
+        assert isinstance(self._rung, CardKit)
+        log.warning("a card is ended that may have arrived: %s", error)
+        try:
+            await self._rung.step_aside(self.handle.card_id, snapshot)
+        except RETRYABLE:
+            raise
+        except BorderError:
+            raise error from None
+        if snapshot.state == "recalled":
+            raise error
+        return Delivery("unconfirmed", self.handle.card_id)
 
     def _mark(self, *, neutral: bool) -> None:
         """What a message says that cannot change is in the journal before it leaves."""
