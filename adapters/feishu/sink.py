@@ -158,7 +158,8 @@ class FeishuSink:
                 shown = self._neutral(snapshot)
             except BorderError as error:
                 if self._in_doubt(error):
-                    return await self._end_in_doubt(error, shown)
+                    done = await self._end_in_doubt(error, shown)
+                    return replace(done, replaced=self._replaced(shown is not snapshot))
                 if not self._hopeless(error, shown):
                     raise
                 await self._step_down(error)
