@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Mapping
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -81,6 +82,11 @@ class DingTalkApi:
     def charge(self, api: str) -> Charge:
         """One call of `api`: create, stream, update, group or oto."""
         return Charge(self.bucket(api), API_WINDOWS)
+
+    def room(self, charge: Charge) -> AbstractAsyncContextManager[None]:
+        """For a call beside the replies, which ask for theirs themselves: as
+        bot.contract.Budget."""
+        return self._budget.room(charge)
 
     # ------------------------------------------------------------ token
 
@@ -273,13 +279,13 @@ class DingTalkApi:
     async def emotion(self, robot: str, conversation: str, message: str, name: str) -> None:
         """Put a mark on a person's message (reference/dingtalk.md 7)."""
         body = _emotion(robot, conversation, message, name)
-        async with self._budget.room(self.charge("emotion")):
+        async with self.room(self.charge("emotion")):
             await self.call("POST", "/v1.0/robot/emotion/reply", body, api="emotion")
 
     async def recall_emotion(self, robot: str, conversation: str, message: str, name: str) -> None:
         """Take the mark `name` back."""
         body = _emotion(robot, conversation, message, name)
-        async with self._budget.room(self.charge("unemotion")):
+        async with self.room(self.charge("unemotion")):
             await self.call("POST", "/v1.0/robot/emotion/recall", body, api="unemotion")
 
 

@@ -14,7 +14,7 @@ from adapters.dingtalk.settings import DingTalkSettings
 from adapters.dingtalk.sink import DingTalkSink, Shared
 from adapters.foreign import text_at
 from adapters.http import Http
-from adapters.meter import Unlimited, Unmetered
+from adapters.meter import Unmetered
 from adapters.skipping import Skipping
 from adapters.supervisor import supervise
 from bot.contract import (
@@ -63,8 +63,8 @@ class DingTalkPlatform:
         budget: Budget | None = None,
     ) -> None:
         self._settings, self._http, self._clock = settings, http, clock
-        self._meter, self._budget = meter or Unmetered(), budget or Unlimited()
-        self._api = DingTalkApi(settings, http, clock, self._meter, self._budget)
+        self._meter = meter or Unmetered()
+        self._api = DingTalkApi(settings, http, clock, self._meter, budget)
         self._skipping = Skipping(settings.bot)
         self._shared = Shared(clock, skipping=self._skipping)
         self._status = LinkStatus(
@@ -129,7 +129,7 @@ class DingTalkPlatform:
         words = both("error.store", ref=message.message_id[-8:])
         by_hook = place.webhook_open
         post = place.post_webhook if by_hook else place.post_message
-        async with self._budget.room(place.webhook_charge() if by_hook else place.message_charge()):
+        async with self._api.room(place.webhook_charge() if by_hook else place.message_charge()):
             await post(words.partition("\n")[0], words.replace("\n", "\n\n"))
 
     # ------------------------------------------------------------ answering

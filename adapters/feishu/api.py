@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Mapping
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
@@ -86,6 +87,11 @@ class FeishuApi:
         """One call of `api`: send, reply, patch, delete, create, content, settings, update."""
         return Charge(self.bucket(api), API_WINDOWS)
 
+    def room(self, charge: Charge) -> AbstractAsyncContextManager[None]:
+        """For a call beside the replies, which ask for theirs themselves: as
+        bot.contract.Budget."""
+        return self._budget.room(charge)
+
     # ------------------------------------------------------------ token
 
     async def token(self) -> str:
@@ -151,19 +157,6 @@ class FeishuApi:
         if isinstance(error, QuotaExhausted):
             self._meter.used_up()
         raise error
-
-    async def paced_call(
-        self,
-        method: str,
-        path: str,
-        *,
-        api: str,
-        json: object = None,
-        params: Mapping[str, str] | None = None,
-    ) -> Any:
-        """As call(), for what is no part of a reply: when the budget has room."""
-        async with self._budget.room(self.charge(api)):
-            return await self.call(method, path, api=api, json=json, params=params)
 
     async def _send(
         self,
@@ -267,11 +260,6 @@ class FeishuApi:
         path = f"im/v1/messages/{quote(message_id, safe='')}"
         await self.call("DELETE", path, api="delete")
 
-    async def take_back(self, message_id: str) -> None:
-        """As delete(), for a message whose reply does not ask for the room."""
-        async with self._budget.room(self.charge("delete")):
-            await self.delete(message_id)
-
     # ------------------------------------------------------------ card entities
 
     async def create_card(self, card: Json) -> str:
@@ -333,22 +321,18 @@ class FeishuApi:
 
     async def add_reaction(self, message_id: str, emoji: str) -> str:
         """The reaction's id (reference/feishu.md 5.5)."""
-        body = await self.paced_call(
-            "POST",
-            f"im/v1/messages/{quote(message_id, safe='')}/reactions",
-            api="react",
-            json={"reaction_type": {"emoji_type": emoji}},
-        )
-        return text_at(body, "data", "reaction_id")
+        path = f"im/v1/messages/{quote(message_id, safe='')}/reactions"
+        body = {"reaction_type": {"emoji_type": emoji}}
+        async with self.room(self.charge("react")):
+            found = await self.call("POST", path, api="react", json=body)
+        return text_at(found, "data", "reaction_id")
 
     async def own_reactions(self, message_id: str, emoji: str) -> list[str]:
         """The ids of our own reactions of this kind (reference/feishu.md 5.5)."""
-        body = await self.paced_call(
-            "GET",
-            f"im/v1/messages/{quote(message_id, safe='')}/reactions",
-            api="list_reactions",
-            params={"reaction_type": emoji, "page_size": "50"},
-        )
+        path = f"im/v1/messages/{quote(message_id, safe='')}/reactions"
+        query = {"reaction_type": emoji, "page_size": "50"}
+        async with self.room(self.charge("list_reactions")):
+            body = await self.call("GET", path, api="list_reactions", params=query)
         items = at(body, "data", "items")
         ours = [
             text_at(item, "reaction_id")
@@ -359,7 +343,8 @@ class FeishuApi:
 
     async def remove_reaction(self, message_id: str, reaction_id: str) -> None:
         path = f"im/v1/messages/{quote(message_id, safe='')}/reactions/"
-        await self.paced_call("DELETE", path + quote(reaction_id, safe=""), api="unreact")
+        async with self.room(self.charge("unreact")):
+            await self.call("DELETE", path + quote(reaction_id, safe=""), api="unreact")
 
 
 def dumps(value: object) -> str:

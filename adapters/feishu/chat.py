@@ -214,7 +214,8 @@ class FeishuPlatform:
 
     async def _take_back(self, message: str) -> bool:
         try:
-            await self._api.take_back(message)
+            async with self._api.room(self._api.charge("delete")):
+                await self._api.delete(message)
         except BorderError as error:
             if error.code in ALREADY_GONE:
                 return True

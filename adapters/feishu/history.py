@@ -141,9 +141,9 @@ class FeishuHistory:
         like a plain one, which costs a call for each of its threads."""
         if chat not in self._topics:
             try:
-                body = await self._api.paced_call(
-                    "GET", f"im/v1/chats/{quote(chat, safe='')}", api="chat_info"
-                )
+                path = f"im/v1/chats/{quote(chat, safe='')}"
+                async with self._api.room(self._api.charge("chat_info")):
+                    body = await self._api.call("GET", path, api="chat_info")
             except BorderError as error:
                 log.info("kind of a chat not known: %s", error)
                 return False

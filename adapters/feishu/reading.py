@@ -28,7 +28,8 @@ async def read_page(
     of the BorderError family, but never Uncertain: reading again changes nothing."""
     query = {**params, "page_token": token} if token else params
     try:
-        body = await api.paced_call("GET", path, api=name, params=query)
+        async with api.room(api.charge(name)):
+            body = await api.call("GET", path, api=name, params=query)
     except Uncertain as error:
         raise Transient(error.cause, code=error.code) from None
     items = at(body, "data", "items")
