@@ -26,9 +26,9 @@ from bot.contract import (
     TurnState,
     TurnStore,
 )
-from bot.deliveries import QUOTA, delivered, note_closed
+from bot.deliveries import delivered, next_try, note_closed
 from bot.endings import MONTH, Result, cause, final, footer, growing, outcome, wordless
-from bot.errors import Gone, QueqiaoError, QuotaExhausted, StoreError
+from bot.errors import Gone, QueqiaoError, StoreError
 from bot.gate import Gate
 from bot.gather import Gathering
 from bot.lanes import Running
@@ -288,8 +288,7 @@ class Answerer:
         whole = replace(ending, trail=self.replies.trails.of(turn_id))
         following = await self._insist(running, lambda: self.store.finish(turn_id, whole))
         if ending.delivery == "undelivered" and reply is not None and reply.hopeless:
-            spent = isinstance(reply.failure, QuotaExhausted)
-            until = self.clock.time() + QUOTA if spent else None
+            until = next_try(reply.failure, running.turn, self.clock.time())
             await self._insist(running, lambda: self.store.postpone(turn_id, until))
         if running.turn.new.kind == "chat" and running.turn.state != "refused":
             self.waiting.moved(running.turn)

@@ -69,12 +69,9 @@ class Deliveries:
         if error is None:
             return
         now = self.clock.time()
-        age = now - turn.seen_at
         if isinstance(error, QuotaExhausted):
             self._spent[bot] = now + QUOTA
-        lasting = not isinstance(error, (*PASSING, QuotaExhausted))
-        until = None if lasting or age > GIVE_UP else now + _wait(error, age)
-        await self.store.postpone(turn.id, until)
+        await self.store.postpone(turn.id, next_try(error, turn, now))
 
     async def resend(self, turn: Turn) -> BorderError | None:
         """One try, unless one is under way. Returns the error that stands in the way, or
@@ -110,13 +107,16 @@ class Deliveries:
         return None if delivery is not None else reply.failure or BorderError("not delivered")
 
 
-def _wait(error: BorderError, age: float) -> float:
-    """Seconds until the next try of an answer to a question of this age."""
+def next_try(error: BorderError | None, turn: Turn, now: float) -> float | None:
+    """When the answer that met this error is sent again by itself; None for never."""
+    age = now - turn.seen_at
+    if age > GIVE_UP or not isinstance(error, (*PASSING, QuotaExhausted)):
+        return None
     if isinstance(error, PermissionDenied):
-        return max(REPAIR, age)
+        return now + max(REPAIR, age)
     if isinstance(error, QuotaExhausted):
-        return QUOTA
-    return min(max(FIRST, age / 3), SLOWEST)
+        return now + QUOTA
+    return now + min(max(FIRST, age / 3), SLOWEST)
 
 
 def note_closed(trails: Trails, turn_id: str, delivery: Delivery) -> None:

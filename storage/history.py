@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, overload
 
 from sqlalchemy import Connection, Select, bindparam, func, select, update
@@ -15,8 +15,6 @@ from storage.dialect import put
 from storage.prepared import Prepared
 from storage.recent import Kept, Place, recent_of, size_of
 from storage.schema import BILLED, ENDED_CHAT, conversation, turn
-
-Keep = Callable[[tuple[tuple[Exchange, ...], tuple[int, ...]]], None]
 
 # ---------------------------------------------------------------- what is set
 
@@ -106,7 +104,7 @@ def exchanges(connection: Connection, of: Turn, root: str, most: int) -> Sequenc
         return known.exchanges
     since = places[len(known.places)][1]
     rows = _said.rows(connection, {**part, "since": since})
-    return Past(known, rows, lambda read: recent.keep(key, Kept(places, *read)))
+    return Past(known, places, rows, partial(recent.keep, key))
 
 
 def _window(newest: list[Any], most: int) -> list[Place]:
@@ -119,19 +117,26 @@ def _window(newest: list[Any], most: int) -> list[Place]:
 
 class Past(Sequence[Exchange]):
     """What is known of a history, and the rows of the rest, read by whoever asks for them
-    first: not while a transaction waits for them. `keep` gets what was read, and sizes."""
+    first: not while a transaction waits for them. `keep` gets all of it then."""
 
-    def __init__(self, known: Kept, rows: list[tuple[Any, ...]], keep: Keep) -> None:
-        self._known, self._rows, self._keep = known, rows, keep
+    def __init__(
+        self,
+        known: Kept,
+        places: Sequence[Place],
+        rows: list[tuple[Any, ...]],
+        keep: Callable[[Kept], None],
+    ) -> None:
+        self._known, self._places, self._rows, self._keep = known, places, rows, keep
 
     @cached_property
     def _read(self) -> tuple[Exchange, ...]:
         exchanges = (*self._known.exchanges, *codec.exchanges_of(self._rows))
-        self._keep((exchanges, (*self._known.sizes, *map(size_of, self._rows))))
+        sizes = (*self._known.sizes, *map(size_of, self._rows))
+        self._keep(Kept(self._places, exchanges, sizes))
         return exchanges
 
     def __len__(self) -> int:
-        return len(self._known.exchanges) + len(self._rows)
+        return len(self._places)
 
     @overload
     def __getitem__(self, index: int) -> Exchange: ...

@@ -26,6 +26,7 @@ from bot.app import App, open_app
 from bot.clock import SystemClock
 from bot.contract import Turn
 from bot.settings import BotSettings, Chat, DingTalkBot, FeishuBot, ModelService, Settings
+from storage.store import SqlTurnStore, open_store
 
 properties.register_profile("slow", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 properties.load_profile("slow")
@@ -243,6 +244,14 @@ class House:
         what left in time arrives in a heap. test_pace.py holds the pace itself."""
         found = [*self.feishu.violations, *self.dingtalk.violations]
         return [one for one in found if paced or not any(word in one for word in HASTE)]
+
+
+@pytest.fixture
+async def store(tmp_path: Path) -> AsyncIterator[SqlTurnStore]:
+    opened = await open_store(f"sqlite:///{tmp_path}/q.db", VirtualClock(settle=0), durable=False)
+    assert isinstance(opened, SqlTurnStore)
+    yield opened
+    await opened.close()
 
 
 async def _breakable(store: Any) -> threading.Event:

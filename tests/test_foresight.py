@@ -4,29 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Callable
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 from sqlalchemy import Connection
 
-from adapters.playground.clock import VirtualClock
 from bot.answer import REREAD_AFTER
 from bot.contract import Accepted, Event, InboundMessage, Person, TextPart
 from bot.errors import StoreError
-from storage.store import SqlTurnStore, open_store
+from storage.store import SqlTurnStore
 from tests.asking import asked
 from tests.conftest import House, Room
-
-
-@pytest.fixture
-async def store(tmp_path: Path) -> AsyncIterator[SqlTurnStore]:
-    opened = await open_store(f"sqlite:///{tmp_path}/q.db", VirtualClock(settle=0), durable=False)
-    assert isinstance(opened, SqlTurnStore)
-    yield opened
-    await opened.close()
-
 
 # ---------------------------------------------------------------- the store
 

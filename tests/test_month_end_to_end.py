@@ -286,6 +286,19 @@ REFUSALS = {
 }
 
 
+def give_back(house: Any) -> None:
+    """More was bought."""
+    house.feishu.policy.quota = None
+    house.dingtalk.quota.api_limit = house.dingtalk.quota.hook_limit = None
+
+
+async def pass_by(house: Any, seconds: float) -> None:
+    """In steps that no link takes for silence."""
+    for _ in range(round(seconds / 8.0)):
+        house.clock.leap(8.0)
+        await asyncio.sleep(0.01)
+
+
 @pytest.mark.parametrize("platform", PLATFORMS)
 async def test_a_quota_the_platform_refuses_is_not_tried_in_a_loop(
     house: Any, platform: str
@@ -298,16 +311,13 @@ async def test_a_quota_the_platform_refuses_is_not_tried_in_a_loop(
     lost = await house.ended(platform, message)
     assert lost.state == "answered" and lost.ending.delivery == "undelivered"
     before = Counter(call.route for call in house.sim(platform).calls)
-    for _ in range(150):
-        house.clock.leap(8.0)
-        await asyncio.sleep(0.01)
+    await pass_by(house, 150 * 8.0)
     after = Counter(call.route for call in house.sim(platform).calls)
     extra = {route for route in after if after[route] > before[route]} - free_of(platform)
     assert extra == set()
     (listed,) = (await house.app.office.status())["undelivered"]
     assert listed["turn"] == lost.id
-    house.feishu.policy.quota = None
-    house.dingtalk.quota.api_limit = house.dingtalk.quota.hook_limit = None
+    give_back(house)
     assert (await house.app.office.resend(lost.id))["delivery"] == "delivered"
     await room.say("又有了")
     await room.answer(3)
@@ -324,17 +334,12 @@ async def test_what_a_quota_held_back_arrives_when_there_is_more(house: Any, pla
     lost = [await house.ended(platform, await room.say("额度没了")) for room in rooms]
     assert all(turn.ending.delivery == "undelivered" for turn in lost)
     before = Counter(call.route for call in house.sim(platform).calls)
-    for _ in range(1100):
-        house.clock.leap(8.0)
-        await asyncio.sleep(0.01)
+    await pass_by(house, 1100 * 8.0)
     after = Counter(call.route for call in house.sim(platform).calls)
     extra = {route: after[route] - before[route] for route in after}
     assert sum(extra[route] for route in extra if route not in free_of(platform)) == 2
-    house.feishu.policy.quota = None
-    house.dingtalk.quota.api_limit = house.dingtalk.quota.hook_limit = None
-    for _ in range(500):
-        house.clock.leap(8.0)
-        await asyncio.sleep(0.01)
+    give_back(house)
+    await pass_by(house, 500 * 8.0)
     turns = [await house.app.store.turn(turn.id) for turn in lost]
     assert [turn.ending.delivery for turn in turns] == ["delivered", "delivered"]
     assert house.sim(platform).open_cards() == []

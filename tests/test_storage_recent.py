@@ -3,29 +3,18 @@
 from __future__ import annotations
 
 import random
-from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 from sqlalchemy import Connection
 
-from adapters.playground.clock import VirtualClock
 from bot.contract import Ending, Event, Exchange, Person, TextPart
 from storage import history, intake
 from storage.recent import OVERHEAD, Kept, Recent
-from storage.store import SqlTurnStore, open_store
+from storage.store import SqlTurnStore
 from tests.asking import asked
 
 PART = ("conversation", 0)
-
-
-@pytest.fixture
-async def store(tmp_path: Path) -> AsyncIterator[SqlTurnStore]:
-    opened = await open_store(f"sqlite:///{tmp_path}/q.db", VirtualClock(settle=0), durable=False)
-    assert isinstance(opened, SqlTurnStore)
-    yield opened
-    await opened.close()
 
 
 def exchange(name: int) -> Exchange:
